@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Every map. Sizes are constants, so that a reload always finds the maps it had: only programs are
+ * replaced. Names are at most 15 characters, because the kernel cuts them there.
+ */
+#ifndef SHAPER_MAPS_H
+#define SHAPER_MAPS_H
+
+#include "shared.h"
+
+BPF_TABLE("hash", struct service_key, struct service, service_map, MAX_SERVICE_KEYS);
+BPF_TABLE("array", __u32, struct backend, backend_map, MAX_BACKENDS);
+
+/*
+ * All schedule tables, each a region. A new table is written into free slots and becomes the
+ * service's by one write to service_map; the old region is free from the next change on.
+ */
+BPF_TABLE("array", __u32, struct slot, slot_map, MAX_SLOTS);
+BPF_TABLE("array", __u32, __u64, cursor_map, MAX_SERVICES);
+
+/* tc classid of a service's packets, by service id; 0: the default class. */
+BPF_TABLE("array", __u32, __u32, class_map, MAX_SERVICES);
+BPF_TABLE("array", __u32, struct settings, settings_map, 1);
+
+/*
+ * A flow is in exactly one of flow_map (counted in active_map) and closing_map (not counted). Who
+ * deletes it from flow_map takes it out of the count: the delete succeeds once, on any kernel.
+ */
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flow_map, MAX_FLOWS);
+BPF_TABLE("lru_hash", struct flow_key, struct flow, closing_map, MAX_CLOSING_FLOWS);
+BPF_TABLE("lru_hash", struct reply_key, struct reply, reply_map, MAX_FLOWS);
+
+BPF_TABLE("array", __u32, __u64, active_map, MAX_BACKENDS);
+BPF_TABLE("percpu_array", __u32, struct backend_counters, counter_map, MAX_BACKENDS);
+BPF_TABLE("percpu_array", __u32, __u64, event_map, EVENT_COUNT);
+
+#endif

@@ -1,0 +1,1 @@
+"""shaper: balance and shape traffic on a Linux gateway."""
