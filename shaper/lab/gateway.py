@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from shaper.instance import Instance
 from shaper.lab.namespace import LabError, Namespace, stop_process, wait_until
+from shaper.lab.plan import LAN_DEVICE, WAN_DEVICE
 
 SHAPER: Final = Path(sys.executable).with_name("shaper")
 """The command that the installation put beside the interpreter."""
 
+_SYSCTLS_OF_INTEREST: Final = r"^net\.ipv4\.(ip_forward$|conf\.)|^net\.ipv6\.conf\..*forwarding"
 _COMMAND_TIMEOUT_S: Final = 240.0  # one compilation takes 40 s and more on an emulated machine
 
 
@@ -62,6 +64,20 @@ class LabGateway:
     ) -> None:
         """Asks for the status until `condition` holds; LabError(`what`) after `timeout_s`."""
         wait_until(lambda: condition(self.status()), timeout_s, what)
+
+    def snapshot(self) -> dict[str, str]:
+        """What `shaper down` has to give back: addresses, links, queues, filters, sysctls, pins."""
+        run = self.namespace.run
+        taken = {
+            "addresses": run(["ip", "-o", "address"]),
+            "links": run(["ip", "-o", "link"]),
+            "queues": run(["tc", "qdisc", "show"]),
+            "sysctls": run(["sysctl", "-a", "-r", _SYSCTLS_OF_INTEREST]),
+            "pins": "\n".join(sorted(map(str, self.instance.pins.rglob("*")))),
+        }
+        for device in (WAN_DEVICE, LAN_DEVICE):
+            taken[f"filters of {device}"] = run(["tc", "filter", "show", "dev", device, "egress"])
+        return taken
 
     @contextmanager
     def agent(self, config: Path) -> Iterator[Agent]:

@@ -2,7 +2,8 @@
 
     python -m shaper.lab.load
 
-The job (JSON, one line) comes on standard input, the result goes to standard output.
+The job (JSON, one line) comes on standard input. Standard output gets a line when the load starts
+and one with the result. SIGTERM ends the load early: what is open is still finished.
 
 One process, one epoll loop: asyncio spends more time per connection than the gateway under test.
 Times are CLOCK_MONOTONIC nanoseconds, which all processes of a machine share.
@@ -14,11 +15,11 @@ import errno
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -81,6 +82,11 @@ class Client:
     _queue: deque[_Exchange] = field(default_factory=deque)
     _epoll: select.epoll = field(default_factory=select.epoll)
     _started: int = 0
+    _stopping: bool = False
+
+    def stop(self) -> None:
+        """Starts no further exchange."""
+        self._stopping = True
 
     def run(self) -> list[Sample]:
         begin = time.monotonic_ns()
@@ -99,7 +105,7 @@ class Client:
         job = self.job
         while True:
             now = time.monotonic_ns()
-            if job.requests and self._started >= job.requests:
+            if self._stopping or (job.requests and self._started >= job.requests):
                 return -1.0
             if job.duration_s and now - begin >= job.duration_s * 1e9:
                 return -1.0
@@ -202,15 +208,15 @@ def _describe(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def main(read_line: Callable[[], str] = sys.stdin.readline) -> None:
-    job = Job(**json.loads(read_line()))
+def main() -> None:
+    job = Job(**json.loads(sys.stdin.readline()))
     client = Client(job)
+    signal.signal(signal.SIGTERM, lambda *_: client.stop())
+    print(json.dumps(time.monotonic_ns()), flush=True)
     samples = client.run()
-    json.dump([list(asdict(sample).values()) for sample in samples], sys.stdout)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    print(json.dumps([list(asdict(sample).values()) for sample in samples]), flush=True)
     if job.kind == "hold":
-        read_line()  # ends with standard input
+        sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from shaper.lab.plan import (
     HostPlan,
     LabPlan,
     LabSpec,
-    creation_commands,
+    cable_commands,
     gateway_commands,
     host_commands,
     plan_lab,
@@ -144,9 +144,10 @@ class Lab:
         spaces = {role: Namespace(name) for role, name in names.items()}
         for space in spaces.values():
             stack.callback(space.stop_processes)
-        ip_batch(creation_commands(plan, names))
-        for space in spaces.values():
+        ip_batch([f"netns add {name}" for name in names.values()])
+        for space in spaces.values():  # before there are devices: they start with the defaults
             space.sysctl(_SYSCTLS | (_SYSCTLS6 if Path("/proc/sys/net/ipv6").is_dir() else {}))
+        ip_batch(cable_commands(plan, names))
         self.switch = spaces["switch"]
         self.switch.ip(switch_commands(plan))
         spaces["gateway"].ip(gateway_commands(plan))

@@ -101,8 +101,8 @@ def virtual_address(number: int, *, ipv6: bool = False) -> Address:
     return VIRTUAL6[int(str(number), 16)] if ipv6 else VIRTUAL4[number]
 
 
-def creation_commands(plan: LabPlan, namespaces: dict[str, str]) -> list[str]:
-    """`ip -batch` lines that make every namespace and every cable.
+def cable_commands(plan: LabPlan, namespaces: dict[str, str]) -> list[str]:
+    """`ip -batch` lines that join the namespaces.
 
     Args:
         namespaces: role ("switch", "gateway", "c1", "s1", …) -> the namespace's name.
@@ -111,9 +111,10 @@ def creation_commands(plan: LabPlan, namespaces: dict[str, str]) -> list[str]:
     first namespace even for a moment.
     """
     switch, gateway = namespaces["switch"], namespaces["gateway"]
-    lines = [f"netns add {name}" for name in namespaces.values()]
-    for device, port in ((WAN_DEVICE, "wan-gw"), (LAN_DEVICE, "lan-gw")):
-        lines.append(_cable(device, gateway, port, switch))
+    lines = [
+        _cable(WAN_DEVICE, gateway, "wan-gw", switch),
+        _cable(LAN_DEVICE, gateway, "lan-gw", switch),
+    ]
     for side, hosts in (("wan", plan.clients), ("lan", plan.backends)):
         lines += [
             _cable(HOST_DEVICE, namespaces[host.name], f"{side}-{host.name}", switch)

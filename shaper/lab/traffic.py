@@ -11,6 +11,7 @@ import math
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,31 +54,49 @@ class LoadResult:
 
 
 class RunningLoad:
-    """A load client at work in a client's namespace."""
+    """A load client at work in a client's namespace. `started_ns`: when its load began."""
 
     def __init__(self, client: Client, job: Job) -> None:
-        self._client = client
         self._job = job
-        self.process = client.namespace.popen(
+        self._process = client.namespace.popen(
             [sys.executable, "-m", "shaper.lab.load"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(asdict(job)) + "\n")
-        self.process.stdin.flush()
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(job)) + "\n")
+        self._process.stdin.flush()
+        self.started_ns = int(self._read_line())
 
-    def result(self, timeout_s: float = _GRACE_S) -> LoadResult:
-        """Waits for the end. LabError when it fails or takes `timeout_s` longer than its job."""
+    def stop(self) -> None:
+        """Ends the load before its bound; what has started is still finished and counted."""
+        self._process.terminate()
+
+    def result(self) -> LoadResult:
+        """Waits for the samples. LabError when the client fails or outlives its bound."""
+        return LoadResult(tuple(Sample(*values) for values in json.loads(self._read_line())))
+
+    def release(self) -> None:
+        """Lets a `hold` job close its connections, and waits for the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(_GRACE_S)
+
+    def _read_line(self) -> str:
+        process = self._process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        overdue = threading.Timer(self._job.duration_s + _GRACE_S, process.kill)
+        overdue.start()
         try:
-            output, errors = self.process.communicate(timeout=self._job.duration_s + timeout_s)
-        except subprocess.TimeoutExpired as error:
-            stop_process(self.process)
-            raise LabError("the load client did not end in time") from error
-        if self.process.returncode:
-            raise LabError(f"the load client ended with {self.process.returncode}: {errors}")
-        return _decode(output)
+            line = process.stdout.readline()
+        finally:
+            overdue.cancel()
+        if not line:
+            code = process.wait(_GRACE_S)
+            raise LabError(f"the load client ended with {code}: {process.stderr.read().strip()}")
+        return str(line)
 
 
 def start_load(
@@ -131,16 +150,9 @@ def held_connections(
     """Opens `count` connections one after the other; they stay open inside the block."""
     running = start_load(client, address, port, kind="hold", requests=count, concurrency=1)
     try:
-        assert running.process.stdout is not None
-        yield _decode(running.process.stdout.readline())
+        yield running.result()
     finally:
-        running.process.communicate(timeout=_GRACE_S)  # ends its standard input
-
-
-def _decode(line: str) -> LoadResult:
-    if not line:
-        raise LabError("the load client said nothing")
-    return LoadResult(tuple(Sample(*values) for values in json.loads(line)))
+        running.release()
 
 
 @dataclass(frozen=True, slots=True)
