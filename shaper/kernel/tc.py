@@ -275,24 +275,16 @@ class TrafficControl:
         return tuple(answer for answer in answers if isinstance(answer, _Message))
 
 
-def refuse_foreign(device: str, observed: Observed) -> None:
-    """
-    Raises:
-        KernelError: the device's root qdisc belongs to somebody else.
-    """
-    if observed.foreign:
-        raise KernelError(
-            f"{device}: somebody else's root qdisc {observed.root_kind} is there",
-            f"remove it with `tc qdisc del dev {device} root`, or give the interface no bandwidth",
-        )
-
-
 def _handle(minor: int) -> int:
     return MAJOR << 16 | minor
 
 
 def _is_ours(queue: _Queue) -> bool:
     return queue.handle >> 16 == MAJOR
+
+
+def _parent_minor(queue: _Queue) -> int:
+    return 0 if queue.parent == _TC_H_ROOT else queue.parent & 0xFFFF
 
 
 def _queue(message: Any) -> _Queue:
@@ -308,11 +300,7 @@ def _queue(message: Any) -> _Queue:
 def _classes(listed: list[_Queue]) -> tuple[ClassSpec, ...]:
     """Parents before children; the kernel lists them by hash."""
     specs = [
-        decode_class(
-            queue.handle & 0xFFFF,
-            0 if queue.parent == _TC_H_ROOT else queue.parent & 0xFFFF,
-            queue.options,
-        )
+        decode_class(queue.handle & 0xFFFF, _parent_minor(queue), queue.options)
         for queue in listed
         if _is_ours(queue)
     ]
@@ -342,7 +330,7 @@ def _totals(classes: list[_Queue], leaf_drops: dict[int, int]) -> dict[int, Clas
     """HTB counts bytes and packets of inner classes itself; drops and backlog are added up here."""
     drops: dict[int, int] = {}
     backlog: dict[int, int] = {}
-    parents = {queue.handle & 0xFFFF: queue.parent & 0xFFFF for queue in classes}
+    parents = {queue.handle & 0xFFFF: _parent_minor(queue) for queue in classes}
     inner = set(parents.values())
     for queue in classes:
         minor = queue.handle & 0xFFFF
