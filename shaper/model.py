@@ -15,6 +15,7 @@ from typing import Final
 Address = IPv4Address | IPv6Address
 
 MAX_SERVICES: Final = 512
+MAX_SERVICE_PORTS: Final = 8192  # the ports of all services together: MAX_SERVICE_KEYS
 MAX_BACKENDS: Final = 4096
 MAX_BACKENDS_PER_SERVICE: Final = 256
 MAX_WEIGHT: Final = 1000

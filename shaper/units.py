@@ -9,9 +9,15 @@ import re
 from decimal import Decimal
 from typing import Final
 
-_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(bit|kbit|mbit|gbit|tbit)", re.IGNORECASE)
-_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)")
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)", re.IGNORECASE)
+_RATE: Final = re.compile(
+    r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(bit|kbit|mbit|gbit|tbit)", re.IGNORECASE
+)
+_TIME: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(us|ms|s|m|h|d)")
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(b|kb|mb|gb)", re.IGNORECASE)
+
+RATE_EXAMPLE: Final = "a rate such as 500kbit, 10mbit or 1.5gbit"
+TIME_EXAMPLE: Final = "a time such as 500ms, 10s or 5m"
+SIZE_EXAMPLE: Final = "a size such as 64kb or 32mb"
 
 _RATE_UNITS: Final = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
 _TIME_UNITS_US: Final = {
@@ -33,18 +39,18 @@ def _parse(text: object, pattern: re.Pattern[str], units: dict[str, int], what: 
 
 
 def parse_rate(text: object) -> int:
-    """`"1.5mbit"` -> 1500000 (bits per second). Raises ValueError, also where the unit is missing."""
-    return _parse(text, _RATE, _RATE_UNITS, "a rate such as 500kbit, 10mbit or 1.5gbit")
+    """`"1.5mbit"` -> 1500000 (bits per second). ValueError also without a unit."""
+    return _parse(text, _RATE, _RATE_UNITS, RATE_EXAMPLE)
 
 
 def parse_time_us(text: object) -> int:
-    """`"500ms"` -> 500000 (microseconds). Raises ValueError, also where the unit is missing."""
-    return _parse(text, _TIME, _TIME_UNITS_US, "a time such as 500ms, 10s or 5m")
+    """`"500ms"` -> 500000 (microseconds). ValueError also without a unit."""
+    return _parse(text, _TIME, _TIME_UNITS_US, TIME_EXAMPLE)
 
 
 def parse_size(text: object) -> int:
     """`"32mb"` -> 33554432 (bytes; tc's kb and mb are powers of two). Raises ValueError."""
-    return _parse(text, _SIZE, _SIZE_UNITS, "a size such as 64kb or 32mb")
+    return _parse(text, _SIZE, _SIZE_UNITS, SIZE_EXAMPLE)
 
 
 def format_rate(rate_bps: int) -> str:
