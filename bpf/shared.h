@@ -10,6 +10,8 @@
 #ifndef SHAPER_SHARED_H
 #define SHAPER_SHARED_H
 
+#include <uapi/linux/types.h>
+
 #define MAX_SERVICES 512
 #define MAX_SERVICE_KEYS 8192 /* a service with a list of ports has a key for each */
 #define MAX_BACKENDS 4096
@@ -29,8 +31,8 @@
 #define UNAVAILABLE_DROP 1
 
 /* backend.flags */
-#define BACKEND_UP 1       /* healthy: flows that exist may go on */
-#define BACKEND_ACCEPTS 2  /* takes new flows (not drained, not disabled) */
+#define BACKEND_UP 1 /* healthy: flows that exist may go on */
+#define BACKEND_ACCEPTS 2 /* takes new flows (not drained, not disabled) */
 
 struct address {
 	__be32 word[4];
@@ -47,7 +49,7 @@ _Static_assert(sizeof(struct service_key) == 20, "service_key");
 
 /* Replaced whole (a hash map swaps the element), so first/count are never seen torn. */
 struct service {
-	__u32 id; /* index into cursor_map and service_class_map */
+	__u32 id; /* index into cursor_map and class_map */
 	__u32 first; /* the service's schedule: slot_map[first .. first + count) */
 	__u32 count; /* 0: no backend takes new flows */
 	__u8 scheduler;
@@ -59,6 +61,7 @@ _Static_assert(sizeof(struct service) == 16, "service");
 /*
  * round-robin: the ring in order, each slot one turn. maglev, source-hash: the hash table.
  * least-connections: one slot per backend, weight is compared (thousandths of the configured unit).
+ * A slot of weight 0 never gets a flow, whatever the scheduler.
  */
 struct slot {
 	__u32 backend;
@@ -71,8 +74,9 @@ struct backend {
 	__be16 port;
 	__u16 flags;
 	__u32 service; /* id of the service it belongs to */
+	__u32 weight; /* effective weight in thousandths, for `status` and restarts; schedules hold theirs */
 };
-_Static_assert(sizeof(struct backend) == 24, "backend");
+_Static_assert(sizeof(struct backend) == 28, "backend");
 
 /* The client's side of a flow: what arrives at the VIP. */
 struct flow_key {
@@ -85,7 +89,7 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 
-#define FLOW_NEW 0         /* TCP: handshake not finished by the client; UDP: never */
+#define FLOW_NEW 0 /* TCP: handshake not finished by the client; UDP: always */
 #define FLOW_ESTABLISHED 1
 
 struct flow {
@@ -134,12 +138,22 @@ struct settings {
 	__u32 pad;
 };
 
+/* timeout_map: after how long without a packet flow_sweep removes a flow, in nanoseconds. */
+#define TIMEOUT_SYN 0 /* TCP, FLOW_NEW */
+#define TIMEOUT_ESTABLISHED 1 /* TCP, FLOW_ESTABLISHED */
+#define TIMEOUT_CLOSING 2 /* whatever is in closing_map */
+#define TIMEOUT_UDP 3
+#define TIMEOUT_COUNT 4
+
+/* flow_sweep's input "packet" is an array of struct flow_key, at most so many. */
+#define SWEEP_KEYS_MAX 64
+
 /* event_map: per CPU, what happened to packets that were for a service but got no backend. */
-#define EVENT_UNAVAILABLE 0   /* no backend up */
-#define EVENT_NO_FLOW 1       /* TCP without SYN that no flow knows, scheduler cannot tell: passed up */
-#define EVENT_COLLISION 2     /* every candidate backend already has this client port: dropped */
-#define EVENT_TABLE_FULL 3    /* the kernel refused a flow entry: dropped */
-#define EVENT_FRAGMENT 4      /* a fragment for a VIP: passed up */
+#define EVENT_UNAVAILABLE 0 /* no backend takes new flows */
+#define EVENT_NO_FLOW 1 /* TCP without SYN that no flow knows, scheduler cannot tell: passed up */
+#define EVENT_COLLISION 2 /* every candidate backend already has this client port: dropped */
+#define EVENT_TABLE_FULL 3 /* the kernel refused a flow entry: dropped */
+#define EVENT_FRAGMENT 4 /* the first fragment of a datagram for a VIP: passed up, like all others */
 #define EVENT_COUNT 8
 
 #endif

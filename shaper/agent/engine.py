@@ -34,12 +34,12 @@ from shaper.reconcile.desired import (
     desired_state,
     desired_tables,
     features,
-    tree_warnings,
 )
 from shaper.reconcile.entries import BACKEND_UP, Tables
 from shaper.reconcile.handles import Handles, allocate, backend_key
 from shaper.reconcile.operations import Operation
 from shaper.reconcile.plan import Actual, Ledger, Plan, plan_apply, plan_down, plan_tables
+from shaper.shaping.leaf import leaf_warnings
 from shaper.status import Status
 
 StepHook = Callable[[Operation], None]
@@ -167,9 +167,7 @@ class Engine:
         state = self._applied()
         gateway = self._gateway(state)
         with self._session() as session, self._tables(state) as tables:
-            return build_status(
-                self._instance, state, gateway, session.links, session.tc, tables
-            )
+            return build_status(self._instance, state, gateway, session.links, session.tc, tables)
 
     def backend_loads(self) -> Mapping[tuple[str, str], int]:
         """Active flows per (service, backend)."""
@@ -272,7 +270,7 @@ class Engine:
         sysctls = session.observer.sysctls({*desired.sysctls, *state.ledger.sysctls})
         actual = replace(observed, sysctls=sysctls)
         plan = plan_apply(desired, actual, state.ledger, compiled.digest)
-        warnings = tree_warnings(gateway, environment)
+        warnings = leaf_warnings(gateway, environment.leaf_kinds)
         return _Prepared(plan, desired, actual, handles, compiled, warnings)
 
     def _busy_backends(self, compiled: ProgramObject) -> frozenset[int]:

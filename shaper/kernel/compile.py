@@ -34,6 +34,14 @@ PROGRAMS: Final = {
 }
 """Entry points and their types; the names are those of the functions in bpf/."""
 
+KERNEL_NAMES: Final = {
+    "xdp_balance": "shaper_balance",
+    "classify_client": "shaper_client",
+    "classify_backend": "shaper_backend",
+    "flow_sweep": "shaper_sweep",
+}
+"""What `bpftool prog` shows (15 characters at most): recognisable as ours."""
+
 _SOURCES: Final = ("balance.c", "classify.c", "sweep.c")
 _LD_IMM64: Final = 0x18
 _PSEUDO_MAP_FD: Final = 1
@@ -203,11 +211,11 @@ def _decode(text: str) -> ProgramObject:
 
 
 class _CapturedStderr:
-    """clang writes its messages to descriptor 2: they belong into the error, not on the terminal."""
+    """clang writes its messages to descriptor 2: they belong into the error message."""
 
     def __enter__(self) -> _CapturedStderr:
         sys.stderr.flush()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile()
         self._saved = os.dup(2)
         os.dup2(self._file.fileno(), 2)
         return self

@@ -202,7 +202,8 @@ def map_info(fd: int) -> MapInfo:
     info = _MapInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
     _check(
-        _lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "reading map info"
+        _lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)),
+        "reading map info",
     )
     return MapInfo(
         info.type, info.id, info.key_size, info.value_size, info.max_entries, info.map_flags
@@ -233,7 +234,9 @@ def map_lookup(fd: int, key: Any, value: Any) -> bool:
 
 def map_update(fd: int, key: Any, value: Any, flags: int = BPF_ANY) -> None:
     _check(
-        _lib().bpf_map_update_elem(fd, ctypes.byref(key), ctypes.byref(value), ctypes.c_uint64(flags)),
+        _lib().bpf_map_update_elem(
+            fd, ctypes.byref(key), ctypes.byref(value), ctypes.c_uint64(flags)
+        ),
         "writing a BPF map",
     )
 
@@ -269,7 +272,9 @@ def map_update_batch(fd: int, keys: Any, values: Any, count: int) -> None:
     )
 
 
-def map_lookup_batch(fd: int, cursor: Any, first: bool, keys: Any, values: Any, count: int) -> tuple[int, bool]:
+def map_lookup_batch(
+    fd: int, cursor: Any, first: bool, keys: Any, values: Any, count: int
+) -> tuple[int, bool]:
     """Reads up to `count` elements into two buffers.
 
     Args:

@@ -15,13 +15,21 @@ import ctypes
 import os
 import shutil
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shaper.errors import KernelError
 from shaper.kernel import libbpf
-from shaper.kernel.compile import PROGRAMS, MapSpec, ProgramObject, ProgramSpec, decode_type
+from shaper.kernel.compile import (
+    KERNEL_NAMES,
+    PROGRAMS,
+    MapSpec,
+    ProgramObject,
+    ProgramSpec,
+    decode_type,
+)
 
 _BPFFS_MAGIC = 0xCAFE4A11
 BPFFS = Path("/sys/fs/bpf")
@@ -51,9 +59,9 @@ class Loaded:
     programs: dict[str, int] = field(default_factory=dict)
 
     def close(self) -> None:
-        for fd in [bpf_map.fd for bpf_map in self.maps.values()] + list(self.programs.values()):
+        close_maps(self.maps)
+        for fd in self.programs.values():
             os.close(fd)
-        self.maps.clear()
         self.programs.clear()
 
     def __enter__(self) -> Loaded:
@@ -67,7 +75,7 @@ def load(compiled: ProgramObject, pins: Path | None) -> Loaded:
     """Loads everything in `compiled`; what is already pinned is opened instead.
 
     Args:
-        pins: the instance's folder in bpffs; None loads private copies (tests, `explain` of a file).
+        pins: the instance's folder in bpffs; None loads private copies (tests).
     Raises:
         KernelError: the kernel refused a map or a program, or bpffs cannot be used.
     """
@@ -88,21 +96,34 @@ def load(compiled: ProgramObject, pins: Path | None) -> Loaded:
     return loaded
 
 
-def open_pinned(compiled: ProgramObject, pins: Path) -> Loaded | None:
-    """The maps and programs of `compiled` where all are pinned, else None."""
-    loaded = Loaded(compiled.digest)
-    for name, spec in compiled.maps.items():
-        fd = libbpf.pinned(pins / "maps" / name)
-        if fd is not None:
-            loaded.maps[name] = BpfMap.from_spec(name, fd, spec)
-    for name in compiled.programs:
-        fd = libbpf.pinned(pins / "programs" / compiled.digest / name)
-        if fd is not None:
-            loaded.programs[name] = fd
-    if len(loaded.maps) == len(compiled.maps) and len(loaded.programs) == len(compiled.programs):
-        return loaded
-    loaded.close()
-    return None
+def open_maps(specs: Mapping[str, MapSpec], pins: Path) -> dict[str, BpfMap] | None:
+    """The instance's maps where all are pinned, else None. The caller closes them."""
+    maps: dict[str, BpfMap] = {}
+    for name, spec in specs.items():
+        opened = _pinned_map(name, spec, pins / "maps" / name)
+        if opened is None:
+            close_maps(maps)
+            return None
+        maps[name] = opened
+    return maps
+
+
+def close_maps(maps: dict[str, BpfMap]) -> None:
+    for bpf_map in maps.values():
+        os.close(bpf_map.fd)
+    maps.clear()
+
+
+def pinned_programs(pins: Path) -> dict[int, str]:
+    """Kernel id -> "DIGEST/NAME" of every program the instance has pinned."""
+    programs = {}
+    for digest in pinned_digests(pins):
+        for path in (pins / "programs" / digest).iterdir():
+            fd = libbpf.pinned(path)
+            if fd is not None:
+                programs[libbpf.program_id(fd)] = f"{digest}/{path.name}"
+                os.close(fd)
+    return programs
 
 
 def pinned_digests(pins: Path) -> tuple[str, ...]:
@@ -162,23 +183,30 @@ def _is_bpffs(path: Path) -> bool:
     result = StatFs()
     libc = ctypes.CDLL(None, use_errno=True)
     return (
-        libc.statfs(str(path).encode(), ctypes.byref(result)) == 0
-        and result.f_type == _BPFFS_MAGIC
+        libc.statfs(str(path).encode(), ctypes.byref(result)) == 0 and result.f_type == _BPFFS_MAGIC
+    )
+
+
+def _pinned_map(name: str, spec: MapSpec, path: Path) -> BpfMap | None:
+    fd = libbpf.pinned(path)
+    if fd is None:
+        return None
+    info = libbpf.map_info(fd)
+    have = (info.map_type, info.key_size, info.value_size, info.max_entries)
+    if have == (spec.map_type, spec.key_size, spec.value_size, spec.max_entries):
+        return BpfMap.from_spec(name, fd, spec)
+    os.close(fd)
+    raise KernelError(
+        f"the pinned map {path} has another layout than this version of shaper",
+        "run `shaper down` and apply again; flows are lost once",
     )
 
 
 def _open_map(name: str, spec: MapSpec, path: Path | None) -> BpfMap:
-    fd = libbpf.pinned(path) if path else None
-    if fd is not None and path is not None:
-        info = libbpf.map_info(fd)
-        have = (info.map_type, info.key_size, info.value_size, info.max_entries)
-        if have == (spec.map_type, spec.key_size, spec.value_size, spec.max_entries):
-            return BpfMap.from_spec(name, fd, spec)
-        os.close(fd)
-        raise KernelError(
-            f"the pinned map {path} has another layout than this version of shaper",
-            "run `shaper down` and apply again; flows are lost once",
-        )
+    if path is not None:
+        pinned = _pinned_map(name, spec, path)
+        if pinned is not None:
+            return pinned
     fd = libbpf.map_create(
         spec.map_type, name, spec.key_size, spec.value_size, spec.max_entries, spec.flags
     )
@@ -196,7 +224,7 @@ def _open_program(
     code = bytearray(base64.b64decode(program.instructions))
     for index, map_name in program.maps:
         struct.pack_into("<i", code, index * 8 + 4, maps[map_name].fd)
-    fd = libbpf.program_load(PROGRAMS[name], name, bytes(code))
+    fd = libbpf.program_load(PROGRAMS[name], KERNEL_NAMES[name], bytes(code))
     if path is not None:
         libbpf.pin(fd, path)
     return fd

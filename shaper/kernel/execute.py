@@ -1,0 +1,101 @@
+"""Executes the operations of a plan, each idempotent, none deciding anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shaper.errors import KernelError
+from shaper.instance import Instance
+from shaper.kernel import loader, sysctl
+from shaper.kernel.attach import Attachments
+from shaper.kernel.compile import ProgramObject
+from shaper.kernel.links import Links
+from shaper.kernel.loader import Loaded
+from shaper.kernel.tables import DataPlaneTables
+from shaper.kernel.tc import TrafficControl
+from shaper.reconcile import operations as ops
+from shaper.shaping.operations import TcOperation
+
+
+@dataclass(slots=True)
+class Executor:
+    """Runs operations in the current network namespace.
+
+    Args:
+        compiled: the object that `LoadPrograms` and the attach operations refer to; None where the
+            plan has none of these (`down`).
+        xdp_ours: devices whose present XDP program is ours.
+    """
+
+    instance: Instance
+    links: Links
+    attachments: Attachments
+    tc: TrafficControl
+    compiled: ProgramObject | None
+    xdp_ours: frozenset[str]
+    _loaded: Loaded | None = field(default=None, init=False)
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+
+    def execute(self, operation: ops.Operation) -> None:
+        """Raises KernelError where the kernel refuses."""
+        if isinstance(operation, TcOperation):
+            self.tc.execute(operation)
+            return
+        if self._programs(operation) or self._device(operation):
+            return
+        DataPlaneTables(self._open().maps).execute(operation)
+
+    def _programs(self, operation: ops.Operation) -> bool:
+        match operation:
+            case ops.LoadPrograms():
+                self._open()
+            case ops.RemovePrograms(digest):
+                loader.remove_programs(self.instance.pins, digest)
+            case ops.RemovePins():
+                self.close()
+                loader.remove_pins(self.instance.pins)
+            case ops.SetSysctl(name, value):
+                sysctl.write(name, value)
+            case _:
+                return False
+        return True
+
+    def _device(self, operation: ops.Operation) -> bool:
+        match operation:
+            case ops.AddAddress(device, address):
+                self.links.add_address(device, address)
+            case ops.RemoveAddress(device, address):
+                self.links.remove_address(device, address)
+            case ops.AddClsact(device):
+                self.attachments.add_clsact(self._index(device), device)
+            case ops.RemoveClsact(device):
+                self.attachments.remove_clsact(self._index(device), device)
+            case ops.AttachClassifier(device, program):
+                fd = self._open().programs[program]
+                name = f"{self.instance.name}/{program}"
+                self.attachments.attach_classifier(self._index(device), device, fd, name)
+            case ops.DetachClassifier(device):
+                self.attachments.detach_classifier(self._index(device), device)
+            case ops.AttachXdp(device):
+                fd = self._open().programs["xdp_balance"]
+                replaces = device in self.xdp_ours
+                self.attachments.attach_xdp(self._index(device), device, fd, replaces)
+            case ops.DetachXdp(device):
+                self.attachments.detach_xdp(self._index(device), device)
+            case _:
+                return False
+        return True
+
+    def _index(self, device: str) -> int:
+        return self.links.get(device).index
+
+    def _open(self) -> Loaded:
+        if self._loaded is None:
+            if self.compiled is None:
+                raise KernelError("this plan loads no programs, yet an operation needs them")
+            self._loaded = loader.load(self.compiled, self.instance.pins)
+        return self._loaded

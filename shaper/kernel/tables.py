@@ -1,0 +1,259 @@
+"""Typed reading and writing of the data plane's maps.
+
+Turns `struct service`, `struct backend` … (types derived by bcc, never mirrored) into the values of
+`shaper.reconcile.entries` and back. A service's schedule is replaced in two steps: slots written
+into a free region, then one write to service_map that packets see whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from socket import IPPROTO_TCP, IPPROTO_UDP, htons, ntohs
+from typing import Any, Final
+
+from shaper.balance.schedule import Schedule, allocate_region
+from shaper.errors import KernelError
+from shaper.kernel import libbpf
+from shaper.kernel.loader import BpfMap
+from shaper.model import Address, Protocol, Scheduler, Unavailable
+from shaper.reconcile import operations as ops
+from shaper.reconcile.entries import BackendEntry, ServiceEntry, ServiceKey, Tables
+
+_SCHEDULERS: Final = (
+    Scheduler.ROUND_ROBIN,
+    Scheduler.LEAST_CONNECTIONS,
+    Scheduler.MAGLEV,
+    Scheduler.SOURCE_HASH,
+)
+"""By the numbers SCHED_* of bpf/shared.h."""
+_UNAVAILABLE: Final = (Unavailable.REJECT, Unavailable.DROP)
+_PROTOCOLS: Final = {Protocol.TCP: IPPROTO_TCP, Protocol.UDP: IPPROTO_UDP}
+_PROTOCOL_NAMES: Final = {number: name for name, number in _PROTOCOLS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class BackendCounters:
+    """Summed over the CPUs. Bytes include the Ethernet header; in is towards the backend."""
+
+    active_flows: int = 0
+    new_flows: int = 0
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
+
+
+class DataPlaneTables:
+    """The maps of one instance; does not own their descriptors."""
+
+    def __init__(self, maps: dict[str, BpfMap]) -> None:
+        self._maps = maps
+
+    def read(self) -> Tables:
+        """Everything that user space wrote."""
+        services = {entry.key: entry for entry in self._services()}
+        backends = {entry.index: entry for entry in self._backends()}
+        classes = {
+            number: int(value)
+            for number, value in enumerate(self._array("class_map"))
+            if int(value)
+        }
+        settings = self._maps["settings_map"]
+        value = settings.value_type()
+        libbpf.map_lookup(settings.fd, ctypes.c_uint32(0), value)
+        return Tables(services, backends, classes, int(value.default_class))
+
+    def execute(self, operation: ops.Operation) -> None:
+        """One of the table operations of a plan."""
+        match operation:
+            case ops.PutBackend(entry):
+                self.put_backend(entry)
+            case ops.PutService(service):
+                self.put_service(service)
+            case ops.RemoveService(key):
+                self.remove_service(key)
+            case ops.PutServiceClass(service_id, classid):
+                self.put_service_class(service_id, classid)
+            case ops.PutDefaultClass(classid):
+                self.put_default_class(classid)
+            case _:
+                raise TypeError(f"no way to execute {operation!r}")
+
+    def put_backend(self, entry: BackendEntry) -> None:
+        backend_map = self._maps["backend_map"]
+        value = backend_map.value_type()
+        _write_address(value.address, entry.address)
+        value.port = htons(entry.port)
+        value.flags = entry.flags
+        value.service = entry.service_id
+        value.weight = entry.weight_milli
+        libbpf.map_update(backend_map.fd, ctypes.c_uint32(entry.index), value)
+
+    def put_service(self, entry: ServiceEntry) -> None:
+        """Writes the schedule into free slots and points the service there."""
+        count = len(entry.schedule.backends)
+        used = [region for _, region in self._service_regions()]
+        first = allocate_region(used, count)
+        if first is None:
+            raise KernelError(
+                f"no room for the schedule of {entry.key} ({count} slots)",
+                "fewer services or fewer backends in maglev services",
+            )
+        self._write_slots(first, entry.schedule)
+        service_map = self._maps["service_map"]
+        value = service_map.value_type()
+        value.id = entry.service_id
+        value.first = first
+        value.count = count
+        value.scheduler = _SCHEDULERS.index(entry.scheduler)
+        value.unavailable = _UNAVAILABLE.index(entry.unavailable)
+        libbpf.map_update(service_map.fd, self._service_key(entry.key), value)
+
+    def remove_service(self, key: ServiceKey) -> None:
+        libbpf.map_delete(self._maps["service_map"].fd, self._service_key(key))
+
+    def put_service_class(self, service_id: int, classid: int) -> None:
+        class_map = self._maps["class_map"]
+        libbpf.map_update(class_map.fd, ctypes.c_uint32(service_id), ctypes.c_uint32(classid))
+
+    def put_default_class(self, classid: int) -> None:
+        settings = self._maps["settings_map"]
+        value = settings.value_type(default_class=classid)
+        libbpf.map_update(settings.fd, ctypes.c_uint32(0), value)
+
+    def busy_backends(self) -> frozenset[int]:
+        """Indices that flows count on."""
+        active = self._array("active_map")
+        return frozenset(index for index, flows in enumerate(active) if int(flows))
+
+    def counters(self, indices: Iterable[int]) -> dict[int, BackendCounters]:
+        """The counters of the given backends."""
+        counter_map = self._maps["counter_map"]
+        per_cpu = (counter_map.value_type * _possible_cpus())()
+        active = ctypes.c_uint64()
+        result = {}
+        for index in indices:
+            key = ctypes.c_uint32(index)
+            libbpf.map_lookup(self._maps["active_map"].fd, key, active)
+            libbpf.map_lookup(counter_map.fd, key, per_cpu)
+            result[index] = BackendCounters(
+                active_flows=active.value,
+                new_flows=sum(cpu.new_flows for cpu in per_cpu),
+                packets_in=sum(cpu.packets_in for cpu in per_cpu),
+                bytes_in=sum(cpu.bytes_in for cpu in per_cpu),
+                packets_out=sum(cpu.packets_out for cpu in per_cpu),
+                bytes_out=sum(cpu.bytes_out for cpu in per_cpu),
+            )
+        return result
+
+    def _services(self) -> Iterator[ServiceEntry]:
+        schedules: dict[tuple[int, int], Schedule] = {}
+        for key, value in self._service_elements():
+            region = (int(value.first), int(value.count))
+            if region not in schedules:
+                schedules[region] = self._read_slots(*region)
+            yield ServiceEntry(
+                ServiceKey(
+                    _read_address(key.address), ntohs(key.port), _PROTOCOL_NAMES[key.protocol]
+                ),
+                int(value.id),
+                _SCHEDULERS[value.scheduler],
+                _UNAVAILABLE[value.unavailable],
+                schedules[region],
+            )
+
+    def _service_regions(self) -> Iterator[tuple[ServiceKey, tuple[int, int]]]:
+        for key, value in self._service_elements():
+            service_key = ServiceKey(
+                _read_address(key.address), ntohs(key.port), _PROTOCOL_NAMES[key.protocol]
+            )
+            yield service_key, (int(value.first), int(value.count))
+
+    def _service_elements(self) -> Iterator[tuple[Any, Any]]:
+        service_map = self._maps["service_map"]
+        previous = None
+        while True:
+            key = service_map.key_type()
+            if not libbpf.map_next_key(service_map.fd, previous, key):
+                return
+            value = service_map.value_type()
+            if libbpf.map_lookup(service_map.fd, key, value):
+                yield key, value
+            previous = key
+
+    def _backends(self) -> Iterator[BackendEntry]:
+        for index, value in enumerate(self._array("backend_map")):
+            if any(value.address.word):
+                yield BackendEntry(
+                    index,
+                    _read_address(value.address),
+                    ntohs(value.port),
+                    int(value.flags),
+                    int(value.service),
+                    int(value.weight),
+                )
+
+    def _array(self, name: str) -> Any:
+        """All values of an array map in one call."""
+        bpf_map = self._maps[name]
+        return self._read_array(bpf_map, 0, bpf_map.spec.max_entries)
+
+    @staticmethod
+    def _read_array(bpf_map: BpfMap, first: int, count: int) -> Any:
+        """`count` values from `first` on; the batch call takes the index before as its cursor."""
+        keys = (ctypes.c_uint32 * count)()
+        values = (bpf_map.value_type * count)()
+        cursor = ctypes.c_uint32(max(0, first - 1))
+        read, _ = libbpf.map_lookup_batch(bpf_map.fd, cursor, first == 0, keys, values, count)
+        if read != count:
+            raise KernelError(f"{bpf_map.name}: {read} of {count} elements could be read")
+        return values
+
+    def _read_slots(self, first: int, count: int) -> Schedule:
+        if not count:
+            return Schedule((), ())
+        slots = self._read_array(self._maps["slot_map"], first, count)
+        return Schedule(tuple(slot.backend for slot in slots), tuple(slot.weight for slot in slots))
+
+    def _write_slots(self, first: int, schedule: Schedule) -> None:
+        count = len(schedule.backends)
+        if not count:
+            return
+        slot_map = self._maps["slot_map"]
+        keys = (ctypes.c_uint32 * count)(*range(first, first + count))
+        pairs = zip(schedule.backends, schedule.weights, strict=True)
+        values = (slot_map.value_type * count)(*pairs)
+        libbpf.map_update_batch(slot_map.fd, keys, values, count)
+
+    def _service_key(self, key: ServiceKey) -> Any:
+        raw = self._maps["service_map"].key_type()
+        _write_address(raw.address, key.address)
+        raw.port = htons(key.port)
+        raw.protocol = _PROTOCOLS[key.protocol]
+        return raw
+
+
+def _packed(address: Address) -> bytes:
+    """16 bytes; IPv4 as ::ffff:a.b.c.d."""
+    if address.version == 6:
+        return address.packed
+    return bytes(10) + b"\xff\xff" + address.packed
+
+
+def _write_address(target: Any, address: Address) -> None:
+    ctypes.memmove(ctypes.byref(target), _packed(address), 16)
+
+
+def _read_address(source: Any) -> Address:
+    address = IPv6Address(bytes(source))
+    return address.ipv4_mapped or address
+
+
+def _possible_cpus() -> int:
+    """How many elements a per-CPU value has: the highest possible CPU, plus one."""
+    with open("/sys/devices/system/cpu/possible") as file:  # noqa: PTH123
+        ranges = file.read().strip().split(",")
+    return int(ranges[-1].rpartition("-")[2]) + 1

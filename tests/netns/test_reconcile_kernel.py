@@ -1,0 +1,189 @@
+"""Apply and down on a real kernel: verified, minimal, reversible, restartable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shaper.instance import Instance
+from tests.conftest import Namespace
+
+pytestmark = [pytest.mark.netns, pytest.mark.bpf]
+
+CONFIG = """\
+version: 1
+interfaces:
+  wan: {device: wan0, role: client, bandwidth: 100mbit}
+  lan: {device: lan0, role: backend, bandwidth: 100mbit}
+classes:
+  web: {rate: 40mbit, ceil: 100mbit, priority: 2}
+  api: {parent: web, rate: 10mbit, ceil: 50mbit, priority: 1}
+  bulk: {rate: 10mbit, ceil: 80mbit, priority: 6}
+default_class: bulk
+services:
+  www:
+    address: 198.51.100.10
+    port: [80, 81]
+    protocol: tcp
+    scheduler: round-robin
+    class: web
+    backends:
+      s1: {address: 203.0.113.11, port: 8080, weight: 3}
+      s2: {address: 203.0.113.12, port: 8080}
+  www6:
+    address: 2001:db8:1::10
+    port: 80
+    protocol: tcp
+    scheduler: maglev
+    class: api
+    backends:
+      s1: {address: 2001:db8:2::11, port: 8080}
+      s2: {address: 2001:db8:2::12, port: 8080}
+"""
+
+Shaper = Callable[..., str]
+
+
+@pytest.fixture
+def gateway(make_netns: Callable[[], Namespace]) -> Namespace:
+    """A namespace with the two devices, up, and things of other owners on them."""
+    inside = make_netns()
+    for device, peer, address in (
+        ("wan0", "wan1", "198.51.100.1/24"),
+        ("lan0", "lan1", "203.0.113.1/24"),
+    ):
+        inside.run("ip", "link", "add", device, "type", "veth", "peer", "name", peer)
+        for name in (device, peer):
+            inside.run("ip", "link", "set", name, "addrgenmode", "none")
+            inside.run("ip", "link", "set", name, "up")
+        inside.run("ip", "address", "add", address, "dev", device)
+    return inside
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(CONFIG)
+    return file
+
+
+@pytest.fixture
+def shaper(gateway: Namespace, instance: Instance) -> Shaper:
+    """Runs a verb in the gateway and returns its standard output."""
+
+    def run(*arguments: str | Path, code: int = 0) -> str:
+        command = [sys.executable, "-m", "shaper", "--instance", instance.name, *arguments]
+        result = gateway.run(*command, check=False)
+        assert result.returncode == code, f"{arguments}: {result.stderr}{result.stdout}"
+        assert "Traceback" not in result.stderr
+        return result.stdout if code == 0 else result.stderr
+
+    return run
+
+
+@pytest.mark.timeout(300)
+def test_an_apply_killed_anywhere_is_repaired_or_removed(
+    gateway: Namespace, instance: Instance, config: Path, project_root: Path
+) -> None:
+    gateway.run("sysctl", "-qw", "net.ipv6.conf.lan0.forwarding=1")
+    gateway.run("tc", "qdisc", "add", "dev", "lan0", "clsact")
+    result = gateway.run(
+        "env",
+        f"PYTHONPATH={project_root}",
+        sys.executable,
+        project_root / "tests/netns/interruptions.py",
+        instance.name,
+        config,
+        timeout_s=280,
+    )
+    report = json.loads(result.stdout)
+    assert report["failures"] == []
+    assert report["second_apply_steps"] == 0
+    assert report["apply_steps"] > 25
+    assert report["down_steps"] > 10
+
+
+def test_a_change_touches_only_what_differs(shaper: Shaper, config: Path) -> None:
+    shaper("apply", config)
+    assert shaper("plan", config, "--exit-code") == ""
+    config.write_text(CONFIG.replace("rate: 10mbit, ceil: 50mbit", "rate: 12mbit, ceil: 50mbit"))
+    changes = shaper("plan", config).splitlines()
+    assert [line.split(" (")[0] for line in changes if "change class" in line] == changes
+    assert {line.split(":")[0] for line in changes} == {"wan0", "lan0"}
+    rows = json.loads(shaper("plan", config, "--json"))["operations"]
+    assert {row["operation"] for row in rows} == {"ChangeClass"}
+    shaper("plan", config, "--exit-code", code=3)
+    shaper("apply", config)
+    assert shaper("plan", config, "--exit-code") == ""
+    shaper("down")
+
+
+def test_status_shows_the_contract(shaper: Shaper, config: Path, instance: Instance) -> None:
+    shaper("apply", config)
+    status = json.loads(shaper("status", "--json"))
+    assert status["instance"] == instance.name
+    assert status["generation"] == 1
+    assert {row["xdp"] for row in status["interfaces"]} == {"native", "off"}
+    www = status["services"][0]
+    assert www["port"] == [80, 81]
+    assert www["class"] == "web"
+    assert [row["effective_weight"] for row in www["backends"]] == [3, 1]
+    classes = {(row["name"], row["interface"]): row for row in status["classes"]}
+    assert classes["api", "wan"]["parent"] == "web"
+    assert classes["api", "lan"]["rate_bps"] == 10_000_000
+    assert classes["bulk", "wan"]["handle"].startswith("5348:")
+    assert "www" in shaper("status")
+    shaper("down")
+
+
+def test_down_twice_and_status_of_nothing(shaper: Shaper, config: Path) -> None:
+    shaper("apply", config)
+    shaper("down")
+    shaper("down")
+    assert "nothing is applied" in shaper("status", code=1)
+
+
+def test_a_missing_device_changes_nothing(
+    shaper: Shaper, config: Path, gateway: Namespace, instance: Instance
+) -> None:
+    config.write_text(CONFIG.replace("wan0", "wan9"))
+    assert "no device wan9" in shaper("apply", config, code=1)
+    assert "htb" not in gateway.run("tc", "qdisc", "show").stdout
+    assert not instance.state.exists()
+
+
+def test_what_others_put_there_is_refused_and_stays(
+    shaper: Shaper, config: Path, gateway: Namespace
+) -> None:
+    gateway.run("tc", "qdisc", "add", "dev", "wan0", "root", "handle", "1:", "htb")
+    message = shaper("apply", config, code=1)
+    assert "wan0" in message
+    assert "tc qdisc del dev wan0 root" in message
+    assert "htb 1:" in gateway.run("tc", "qdisc", "show", "dev", "wan0").stdout
+
+
+def test_another_namespace_is_refused(
+    shaper: Shaper, config: Path, instance: Instance, make_netns: Callable[[], Namespace]
+) -> None:
+    shaper("apply", config)
+    elsewhere = make_netns()
+    result = elsewhere.run(
+        sys.executable, "-m", "shaper", "--instance", instance.name, "down", check=False
+    )
+    assert result.returncode == 1
+    assert "another network namespace" in result.stderr
+    shaper("down")
+
+
+def test_a_broken_file_changes_nothing(shaper: Shaper, config: Path) -> None:
+    shaper("apply", config)
+    before = shaper("status", "--json")
+    config.write_text(CONFIG.replace("rate: 40mbit", "rate: 40mb"))
+    message = shaper("apply", config, code=2)
+    assert f"{config}:6:15:" in message
+    assert json.loads(shaper("status", "--json"))["classes"] == json.loads(before)["classes"]
+    shaper("down")
