@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from shaper.model import Gateway, Runtime
+from shaper.reconcile.operations import Operation
 from shaper.status import Status
 
 BackendKey = tuple[str, str]
 """(service name, backend name)."""
-
-
-class Operation(Protocol):
-    def describe(self) -> str: ...
 
 
 class Plan(Protocol):
