@@ -45,7 +45,7 @@ class FakeTrafficControl:
 
     kinds: frozenset[str] = frozenset({"pfifo", "fq_codel"})
     foreign: dict[str, str] = field(default_factory=dict)
-    executed: list[TcOperation] = field(default_factory=list)
+    executed: list[TcOperation] = field(default_factory=list, compare=False)
     _roots: dict[str, _Htb] = field(default_factory=dict)
 
     def leaf_kinds(self) -> frozenset[str]:
