@@ -62,6 +62,10 @@ class Sample:
     backend: str
     error: str
 
+    @property
+    def ended_ns(self) -> int:
+        return self.started_ns + self.duration_ns
+
 
 @dataclass(slots=True, eq=False)
 class _Exchange:

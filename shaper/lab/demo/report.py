@@ -51,8 +51,7 @@ def share_rows(
     return rows
 
 
-def none_failed_row(subject: str, sent: int, failed: int) -> Row:
-    part = "requests answered"
+def none_failed_row(subject: str, sent: int, failed: int, part: str = "answered") -> Row:
     return Row(subject, part, f"{sent} of {sent}", f"{sent - failed} of {sent}", failed == 0)
 
 
