@@ -27,7 +27,12 @@ _XDP_FLAGS_UPDATE_IF_NOEXIST = 1
 class _BpfOptions(sched_bpf.options):  # type: ignore[misc]
     """pyroute2 stops before the attributes that tell which program a filter runs."""
 
-    nla_map = (*sched_bpf.options.nla_map, ("TCA_BPF_TAG", "hex"), ("TCA_BPF_ID", "uint32"))
+    nla_map = (
+        *sched_bpf.options.nla_map,
+        ("TCA_BPF_FLAGS_GEN", "uint32"),
+        ("TCA_BPF_TAG", "hex"),
+        ("TCA_BPF_ID", "uint32"),
+    )
 
 
 sched_bpf.options = _BpfOptions
