@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,7 +22,8 @@ from shaper.lab.network import Lab
 from shaper.lab.plan import LabSpec
 
 _Step = Callable[[], list[Row]]
-_STEPS_AROUND = 3  # the lab, the agent, taking down
+_STEPS: Final = 11  # the lab, the agent, eight measurements, taking down
+_FILE_WIDTH: Final = 120  # of the tables where standard output is no terminal
 
 
 class Demo:
@@ -30,7 +32,7 @@ class Demo:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._narration = Console(stderr=True)
-        self._output = Console()
+        self._output = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
     def run(self) -> int:
         """Gives the exit code."""
@@ -109,7 +111,6 @@ class Demo:
     @contextmanager
     def _progress(self) -> Iterator[Callable[[str], None]]:
         """A bar that names the running step; where stderr is no terminal, a line per step."""
-        total = _STEPS_AROUND + 8
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),
@@ -117,14 +118,14 @@ class Demo:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._narration, transient=True) as progress:
-            task = progress.add_task("", total=total)
+            task = progress.add_task("", total=_STEPS)
             done = 0
 
             def step(title: str) -> None:
                 nonlocal done
                 progress.update(task, description=title, completed=done)
                 done += 1
-                progress.console.print(f"[dim]{done:2}/{total}[/] {title}")
+                progress.console.print(f"[dim]{done:2}/{_STEPS}[/] {title}")
 
             yield step
 
