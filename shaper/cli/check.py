@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shaper.cli import configuration
 from shaper.cli.output import narrate
-from shaper.config import load_config
 
 
 def run(file: Path) -> int:
     """0 for a good file. Raises ConfigError with all problems."""
-    gateway = load_config(file)
+    gateway = configuration.read(file).gateway
     narrate(
         f"{file}: good ({len(gateway.interfaces)} interfaces, {len(gateway.classes)} classes, "
         f"{len(gateway.services)} services)"

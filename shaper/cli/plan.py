@@ -6,8 +6,8 @@ from pathlib import Path
 
 from shaper.agent.engine import Engine
 from shaper.api.client import AgentClient
+from shaper.cli import configuration
 from shaper.cli.output import narrate, operations_as_json, print_json
-from shaper.config import load_config
 from shaper.instance import Instance
 
 EXIT_CHANGES = 3
@@ -15,12 +15,12 @@ EXIT_CHANGES = 3
 
 def run(instance: Instance, file: Path, as_json: bool, exit_code: bool) -> int:
     """0, or 3 with `exit_code` where there is something to change."""
-    gateway = load_config(file)
+    wanted = configuration.read(file)
     client = AgentClient(instance)
     if client.running():
-        rows = client.plan(file.read_text(), str(file))
+        rows = client.plan(wanted.text, wanted.name)
     else:
-        rows = operations_as_json(Engine(instance).plan(gateway, {}).operations)
+        rows = operations_as_json(Engine(instance).plan(wanted.gateway, {}).operations)
     if as_json:
         print_json({"instance": instance.name, "operations": rows})
     else:
