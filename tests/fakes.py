@@ -40,6 +40,8 @@ class _Htb:
 class FakeTrafficControl:
     """HTB as net/sched/sch_htb.c and sch_api.c have it, for as many devices as are asked about.
 
+    Stricter in one point: HTB puts a class whose parent is missing at the top, without a word.
+
     `foreign`: device -> kind of a root qdisc that somebody else put there.
     """
 

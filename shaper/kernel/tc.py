@@ -19,6 +19,7 @@ from pyroute2.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
+    NLM_F_ECHO,
     NLM_F_EXCL,
     NLM_F_REQUEST,
     nlmsg,
@@ -240,7 +241,9 @@ class TrafficControl:
             time.sleep(_DRAIN_POLL_S)
 
     def _backlog_packets(self, index: int, minor: int) -> int:
-        answer = self._send(RTM_GETTCLASS, _CHANGE, index, 0, _handle(minor))
+        """The kernel answers a request for one class to the RTNLGRP_TC group, and to who asked only
+        where it wants an echo (tclass_notify())."""
+        answer = self._send(RTM_GETTCLASS, _CHANGE | NLM_F_ECHO, index, 0, _handle(minor))
         return sum(_queue(message).statistics.backlog_packets for message in answer)
 
     def _index(self, device: str) -> int:
