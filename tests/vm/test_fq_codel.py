@@ -1,0 +1,103 @@
+"""fq_codel leaves, on a kernel that has them: what `auto` picks, and what they do to a delay.
+
+Runs wherever the kernel has fq_codel; scripts/vm-test boots one that does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from shaper.kernel.qdisc_probe import leaf_kinds
+from shaper.lab.network import Lab
+from shaper.lab.plan import WAN_DEVICE, LabSpec
+from shaper.lab.servers import IPERF_PORT
+from shaper.lab.traffic import PAYLOAD_SHARE, start_iperf, start_ping
+from tests.netns.configs import gateway_config, stream
+
+pytestmark = [pytest.mark.netns, pytest.mark.bpf, pytest.mark.slow]
+
+RATE_MBIT = 20
+SECONDS = 8
+OMIT_S = 4  # until TCP has found the rate: its first overshoot is not the class's delay
+FQ_CODEL_ADDS_MS = 15.0
+FIFO_ADDS_MS = 200.0
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    if os.geteuid() != 0:  # module scope comes before the marks are looked at
+        pytest.skip("needs root: network namespaces")
+    if "fq_codel" not in leaf_kinds():
+        pytest.skip("this kernel has no fq_codel (CONFIG_NET_SCH_FQ_CODEL); see scripts/vm-test")
+    with Lab(LabSpec(backends=2, ipv6=False)) as built:
+        yield built
+        built.gateway.must_shaper("down")
+
+
+def _apply(lab: Lab, leaf: object) -> None:
+    """One class at 20 mbit with all that is not for `www`, its leaf as given (None: not said)."""
+    rate = f"{RATE_MBIT}mbit"
+    only: dict[str, Any] = {"rate": rate, "ceil": rate} | ({"leaf": leaf} if leaf else {})
+    text = gateway_config(
+        {"www": stream(lab, 10, "s1")}, bandwidth=rate, classes={"only": only}, default_class="only"
+    )
+    lab.gateway.must_shaper("apply", str(lab.write_config(text)))
+
+
+def _leaf_of(lab: Lab) -> Mapping[str, Any]:
+    """The one leaf qdisc on the client-side device, as tc shows it."""
+    listed = json.loads(lab.gateway.namespace.run(["tc", "-j", "qdisc", "show", "dev", WAN_DEVICE]))
+    leaves = [entry for entry in listed if entry["kind"] not in ("htb", "clsact")]
+    assert len(leaves) == 1, listed
+    found: Mapping[str, Any] = leaves[0]
+    return found
+
+
+def _added_delay_ms(lab: Lab) -> float:
+    """How much later 95 % of the pings come back while TCP fills the class that they share."""
+    other = lab.backend("s2").address
+    idle = start_ping(lab.client, other, seconds=3.0).result().percentile(95)
+    load = start_iperf(
+        lab.client, lab.backend("s1").address, IPERF_PORT, seconds=SECONDS, omit=OMIT_S, streams=2
+    )
+    start_ping(lab.client, other, seconds=OMIT_S).result()
+    loaded = start_ping(lab.client, other, seconds=SECONDS - 1).result().percentile(95)
+    goodput_mbit = load.result().goodput_bps / 1e6
+    assert goodput_mbit == pytest.approx(RATE_MBIT * PAYLOAD_SHARE, rel=0.1), (
+        "the class was not full"
+    )
+    return loaded - idle
+
+
+def test_auto_leaf_is_fq_codel(lab: Lab) -> None:
+    _apply(lab, None)
+    assert _leaf_of(lab)["kind"] == "fq_codel"
+    status = lab.gateway.status()
+    assert status["warnings"] == []
+    assert {entry["leaf"] for entry in status["classes"]} == {"fq_codel"}
+
+
+def test_explicit_leaf_has_its_options(lab: Lab) -> None:
+    _apply(lab, {"kind": "fq_codel", "target": "7ms", "flows": 128, "limit": 2000, "ecn": False})
+    leaf = _leaf_of(lab)
+    options = leaf["options"]
+    # The kernel counts these times in 1024 ns: 7 ms reads back as 6.99.
+    assert options["target"] == pytest.approx(7000, abs=1)
+    assert (leaf["kind"], options["flows"], options["limit"]) == ("fq_codel", 128, 2000)
+    assert not options.get("ecn")
+
+
+def test_full_class_adds_little_delay_with_fq_codel_and_much_with_a_fifo(lab: Lab) -> None:
+    added_ms: dict[str, float] = {}
+    for leaf in ("fq_codel", "fifo"):
+        _apply(lab, leaf)
+        added_ms[leaf] = _added_delay_ms(lab)
+    figures = ", ".join(f"{leaf} {added:.1f} ms" for leaf, added in added_ms.items())
+    print(f"a full {RATE_MBIT} mbit class adds to a ping, 95 % within: {figures}")
+    assert added_ms["fq_codel"] <= FQ_CODEL_ADDS_MS, figures
+    assert added_ms["fifo"] >= FIFO_ADDS_MS, figures
