@@ -22,7 +22,7 @@ def describe_error(error: BaseException) -> str:
 
 
 class Supervisor:
-    """`failing` names what failed last time it ran, with the reason; empty when all is well."""
+    """`failing` names what failed and waits to be tried again, with the reason."""
 
     def __init__(self, events: EventLog, first_backoff_s: float = FIRST_BACKOFF_S) -> None:
         self._events = events
@@ -32,17 +32,21 @@ class Supervisor:
     async def forever(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Calls `step` again and again. A step waits itself for its time to come."""
         backoff_s = self._first_backoff_s
+        failed = False
         while True:
             try:
                 await step()
             except Exception as error:  # noqa: BLE001 - a defect in one task must not stop the others
+                failed = True
                 self._report(name, error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+                del self.failing[name]
             else:
                 backoff_s = self._first_backoff_s
-                if self.failing.pop(name, None) is not None:
+                if failed:
                     self._events.add(EventKind.AGENT, f"{name} works again")
+                failed = False
 
     def _report(self, name: str, error: Exception) -> None:
         reason = describe_error(error)

@@ -11,48 +11,12 @@ from typing import Any
 
 from shaper.agent.health_runner import HealthChange, HealthRunner, targets
 from shaper.health.probes import ProbeResult
-from shaper.model import (
-    Address,
-    Backend,
-    Forwarding,
-    Gateway,
-    HealthCheck,
-    HealthKind,
-    Protocol,
-    Scheduler,
-    Service,
-    Unavailable,
-)
+from shaper.model import Address, HealthCheck, HealthKind
+from tests.agent_fakes import make_gateway, make_service
 
 CHECK = HealthCheck(HealthKind.TCP, interval_ms=40, timeout_ms=40, rise=2, fall=3)
 S1, S2 = ("www", "s1"), ("www", "s2")
-
-
-def make_service(name: str, count: int, check: HealthCheck | None) -> Service:
-    backends = [
-        Backend(f"s{number}", IPv4Address(f"203.0.113.{number}"), 8080, 10)
-        for number in range(1, count + 1)
-    ]
-    return Service(
-        name=name,
-        address=IPv4Address("198.51.100.10"),
-        ports=(80,),
-        protocol=Protocol.TCP,
-        scheduler=Scheduler.ROUND_ROBIN,
-        forwarding=Forwarding.NAT,
-        class_name=None,
-        announce=True,
-        unavailable=Unavailable.REJECT,
-        backends=tuple(backends),
-        health=check,
-    )
-
-
-def make_gateway(*services: Service) -> Gateway:
-    return Gateway(interfaces=(), classes=(), default_class=None, services=services)
-
-
-GATEWAY = make_gateway(make_service("www", 2, CHECK))
+GATEWAY = make_gateway(make_service(count=2, check=CHECK))
 
 
 class Backends:
@@ -127,7 +91,7 @@ def test_runner_reports_within_fall_intervals() -> None:
     delays: list[float] = []
 
     async def story() -> None:
-        harness.runner.configure(make_gateway(make_service("www", 1, replace(CHECK, rise=1))))
+        harness.runner.configure(make_gateway(make_service(count=1, check=replace(CHECK, rise=1))))
         for round_ in range(10):
             await asyncio.sleep(0.0137)
             harness.backends.dead = {1}
@@ -150,7 +114,7 @@ def test_runner_keeps_the_beat_while_checks_are_slow() -> None:
     harness.backends.delay_s = 0.035
 
     async def story() -> None:
-        harness.runner.configure(make_gateway(make_service("www", 1, CHECK)))
+        harness.runner.configure(make_gateway(make_service(count=1, check=CHECK)))
         await harness.until_asked(26)
 
     drive(harness, story())
@@ -165,7 +129,7 @@ def test_runner_spreads_the_backends_over_the_interval() -> None:
     check = replace(CHECK, interval_ms=400, timeout_ms=100)
 
     async def story() -> None:
-        harness.runner.configure(make_gateway(make_service("www", 4, check)))
+        harness.runner.configure(make_gateway(make_service(count=4, check=check)))
         await harness.until_asked(4)
 
     drive(harness, story())
@@ -204,7 +168,7 @@ def test_reload_keeps_the_state_of_what_did_not_change() -> None:
 def test_reload_keeps_the_clock_of_what_did_not_change() -> None:
     """The first check of a new clock is at once: a kept one asks no second time within 10 s."""
     harness = Harness()
-    service = make_service("www", 1, replace(CHECK, interval_ms=10_000))
+    service = make_service(count=1, check=replace(CHECK, interval_ms=10_000))
 
     async def story() -> None:
         harness.runner.configure(make_gateway(service))
@@ -225,7 +189,7 @@ def test_reload_with_another_check_keeps_a_dead_backend_down() -> None:
     async def story() -> None:
         harness.runner.configure(GATEWAY)
         await harness.until_changes(1)
-        harness.runner.configure(make_gateway(make_service("www", 2, replace(CHECK, fall=9))))
+        harness.runner.configure(make_gateway(make_service(count=2, check=replace(CHECK, fall=9))))
         assert harness.runner.down() == {S1}
 
     drive(harness, story())
@@ -255,7 +219,7 @@ def test_reload_without_checks_forgets_everything() -> None:
     async def story() -> None:
         harness.runner.configure(GATEWAY)
         await harness.until_changes(1)
-        harness.runner.configure(make_gateway(make_service("www", 2, None)))
+        harness.runner.configure(make_gateway(make_service(count=2, check=None)))
         assert harness.runner.down() == frozenset()
         seen = len(harness.backends.asked)
         await asyncio.sleep(0.1)
@@ -265,6 +229,6 @@ def test_reload_without_checks_forgets_everything() -> None:
 
 
 def test_targets_prefer_the_port_of_the_check() -> None:
-    gateway = make_gateway(make_service("www", 1, replace(CHECK, port=9000)))
+    gateway = make_gateway(make_service(count=1, check=replace(CHECK, port=9000)))
     assert [target.port for _, target in targets(gateway)] == [9000]
     assert [target.port for _, target in targets(GATEWAY)] == [8080, 8080]
