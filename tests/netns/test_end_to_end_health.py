@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.bpf]
 EQUAL = {"s1": 1, "s2": 1, "s3": 1, "s4": 1}
 ADDRESS, PORT = virtual_address(10), 80
 VICTIM = "s3"
-RATE_PER_S = 400
+RATE_PER_S = 200
 LOAD_BOUND_S = 60.0
 
 INTERVAL_MS, RISE, FALL = 200, 2, 3
@@ -69,6 +69,7 @@ def _wait_new_flows(lab: Lab, count: int) -> None:
     )
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("agent", ["http", "tcp"], indirect=True)
 @pytest.mark.usefixtures("agent")
 def test_dead_backend_is_out_in_time_and_gets_its_share_again(lab: Lab) -> None:

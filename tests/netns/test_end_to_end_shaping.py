@@ -70,6 +70,7 @@ def _class_bytes(lab: Lab, name: str, interface: str = "wan") -> int:
     raise AssertionError(f"status knows no class {name} on {interface}")
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("download", [True, False], ids=["download", "upload"])
 def test_goodput_of_full_classes_is_their_rate(ceiled: Lab, download: bool) -> None:
     """All three at once: none takes from another, each way on the egress of another device."""
@@ -89,6 +90,7 @@ def test_goodput_of_full_classes_is_their_rate(ceiled: Lab, download: bool) -> N
     assert measured == pytest.approx(asked, rel=0.03)
 
 
+@pytest.mark.native
 def test_spare_bandwidth_goes_by_priority_and_rates_are_kept(borrowing: Lab) -> None:
     running = {
         name: start_iperf(
@@ -101,6 +103,7 @@ def test_spare_bandwidth_goes_by_priority_and_rates_are_kept(borrowing: Lab) -> 
     assert measured == pytest.approx(asked, rel=0.03)
 
 
+@pytest.mark.native
 def test_class_alone_on_the_link_borrows_up_to_its_ceiling(borrowing: Lab) -> None:
     test = start_iperf(borrowing.client, virtual_address(PATIENT), IPERF_PORT, omit=OMIT_S)
     assert test.result().goodput_bps / MBIT == pytest.approx(100 * PAYLOAD_SHARE, rel=0.03)
@@ -120,6 +123,7 @@ def test_traffic_of_no_class_is_counted_in_the_default_class(borrowing: Lab) -> 
     assert {name: after[name] for name in others} == {name: before[name] for name in others}
 
 
+@pytest.mark.native
 def test_ping_beside_a_full_class_waits_for_nothing(ceiled: Lab) -> None:
     load = start_iperf(ceiled.client, virtual_address(NUMBERS["c10"]), IPERF_PORT, omit=1)
     trips = start_ping(ceiled.client, ceiled.backend("s4").address, seconds=3.0).result()

@@ -95,6 +95,7 @@ def test_clients_reach_every_server_of_every_backend(routed: Lab, family: int) -
     assert iperf(client, last.address if family == 4 else last.address6, IPERF_PORT, seconds=1)
 
 
+@pytest.mark.native
 def test_load_client_uses_every_source_address(routed: Lab) -> None:
     backend = routed.backend("s1")
     running = start_load(routed.client, backend.address, HTTP_PORT, duration_s=1.0, rate_per_s=200)
