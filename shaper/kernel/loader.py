@@ -182,9 +182,8 @@ def _is_bpffs(path: Path) -> bool:
 
     result = StatFs()
     libc = ctypes.CDLL(None, use_errno=True)
-    return (
-        libc.statfs(str(path).encode(), ctypes.byref(result)) == 0 and result.f_type == _BPFFS_MAGIC
-    )
+    failed = libc.statfs(str(path).encode(), ctypes.byref(result))
+    return not failed and bool(result.f_type == _BPFFS_MAGIC)
 
 
 def _pinned_map(name: str, spec: MapSpec, path: Path) -> BpfMap | None:
