@@ -68,11 +68,15 @@ class Draft:
             parent = self.parent(parent)
         return tuple(found)
 
+    def in_cycle(self, name: str) -> bool:
+        """Whether the class is among its own ancestors."""
+        return self.parent((name, *self.ancestors(name))[-1]) == name
+
     def interfaces_of(self, name: str) -> tuple[str, ...]:
         """Where a class is: its own list, else its parent's, else all with a bandwidth."""
         for holder in (name, *self.ancestors(name)):
             listed = self.spec.classes[holder].interfaces
-            if listed is not None:
+            if listed:
                 return tuple(entry for entry in listed if isinstance(entry, str))
         return tuple(self.bandwidths_bps)
 

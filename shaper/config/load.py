@@ -9,7 +9,7 @@ from typing import Final
 from shaper.config.build import build
 from shaper.config.checks import cross_check, warn
 from shaper.config.draft import Draft
-from shaper.config.problems import ConfigError, Problem
+from shaper.config.problems import ConfigError, Position, Problem
 from shaper.config.reader import FileError, read_document
 from shaper.config.unsupported import not_supported
 from shaper.config.validate import validate
@@ -79,8 +79,6 @@ def read_text(path: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        before = content[: error.start].decode()
-        line = before.count("\n") + 1
-        column = len(before) - before.rfind("\n")
+        position = Position.after(content[: error.start].decode())
         message = f"byte 0x{content[error.start]:02x} is not UTF-8"
-        raise ConfigError(str(path), [Problem(line, column, message)]) from None
+        raise ConfigError(str(path), [Problem.at(position, message)]) from None

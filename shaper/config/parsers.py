@@ -208,7 +208,7 @@ def time_ms(low_ms: int, high_ms: int) -> Callable[[Any], int]:
 def size_bytes(value: Any) -> int:
     size_bytes = _read_size(value)
     if not 1 <= size_bytes < 2**32:
-        raise FieldError(f"size {show(value)} is out of range (1b to 4gb)")
+        raise FieldError(f"size {show(value)} is out of range (1b to less than 4gb)")
     return size_bytes
 
 

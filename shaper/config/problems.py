@@ -16,6 +16,12 @@ class Position:
     line: int
     column: int
 
+    @classmethod
+    def after(cls, before: str) -> Position:
+        """Of the character that follows the given beginning of a file."""
+        lines = f"{before}.".splitlines()
+        return cls(len(lines), len(lines[-1]))
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:

@@ -131,10 +131,9 @@ def read_document(text: str) -> Document:
 def _refuse_control_characters(text: str) -> None:
     match = _CONTROL.search(text)
     if match:
-        line = text.count("\n", 0, match.start()) + 1
-        column = match.start() - text.rfind("\n", 0, match.start())
+        position = Position.after(text[: match.start()])
         message = f"character U+{ord(match[0]):04X} cannot stand in YAML"
-        raise FileError(Problem(line, column, message, "is this a text file?"))
+        raise FileError(Problem.at(position, message, "is this a text file?"))
 
 
 class _Parser:

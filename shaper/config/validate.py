@@ -23,6 +23,7 @@ from shaper.config.unknown import UNKNOWN
 
 _KEY: Final = "[key]"
 """pydantic's last location element for a mapping's key."""
+_SHAPES: Final = {"dict_type": "a mapping", "model_type": "a mapping", "list_type": "a list"}
 _MAX_PASSES: Final = 16
 
 
@@ -78,27 +79,19 @@ def _repair(values: Any, error: ErrorDetails, loc: Loc) -> None:
     A validator may have put a mapping or a list around a word (`leaf: fifo`), so the location can
     go deeper than the file does.
     """
+    wrong_key = error["type"] == "extra_forbidden" or error["loc"][-1:] == (_KEY,)
     container = values
-    for depth, part in enumerate(loc):
-        last = depth == len(loc) - 1 or not _holds(
-            container[part] if _has(container, part) else None
-        )
-        if not last:
+    for depth, part in enumerate(loc, start=1):
+        if isinstance(container, dict) and part not in container and depth < len(loc):
+            return  # taken out already, because its key was wrong as well
+        if depth < len(loc) and isinstance(container[part], (dict, list)):
             container = container[part]
             continue
-        if error["type"] == "extra_forbidden" or error["loc"][-1:] == (_KEY,):
-            del container[part]
+        if wrong_key:
+            container.pop(part, None)
         else:
             container[part] = UNKNOWN
         return
-
-
-def _has(container: Any, part: str | int) -> bool:
-    return part in container if isinstance(container, dict) else True
-
-
-def _holds(value: Any) -> bool:
-    return isinstance(value, (dict, list))
 
 
 def _problem(document: Document, error: ErrorDetails, loc: Loc) -> Problem:
@@ -111,10 +104,9 @@ def _problem(document: Document, error: ErrorDetails, loc: Loc) -> Problem:
     where = document.value_position(loc)
     if error["loc"][-1:] == (_KEY,):
         where = document.key_position(loc)
-    if kind in ("dict_type", "model_type"):
-        return Problem.at(where, f"{loc[-1]!r} must be a mapping, not {show(error['input'])}")
-    if kind == "list_type":
-        return Problem.at(where, f"{loc[-1]!r} must be a list, not {show(error['input'])}")
+    if kind in _SHAPES:
+        what = "this list item" if isinstance(loc[-1], int) else repr(loc[-1])
+        return Problem.at(where, f"{what} must be {_SHAPES[kind]}, not {show(error['input'])}")
     reason = error.get("ctx", {}).get("error")
     if isinstance(reason, FieldError):
         return Problem.at(where, reason.message, reason.hint)

@@ -58,6 +58,8 @@ def default_class_is_everywhere(draft: Draft) -> Iterator[Problem]:
     name = draft.spec.default_class
     if not isinstance(name, str) or name not in draft.spec.classes:
         return
+    if draft.touches_broken(("classes", name, "interfaces")):
+        return
     for interface in draft.bandwidths_bps:
         if interface not in draft.interfaces_of(name):
             message = f"default class {name!r} is not on interface {interface!r}"
@@ -111,7 +113,7 @@ def no_parent_cycles(draft: Draft) -> Iterator[Problem]:
     reported: set[str] = set()
     for name in draft.spec.classes:
         chain = (name, *draft.ancestors(name))
-        if name in reported or draft.parent(chain[-1]) != name:
+        if name in reported or not draft.in_cycle(name):
             continue
         reported.update(chain)
         message = f"class {name!r} is its own ancestor: {' -> '.join((*chain, name))}"
@@ -139,7 +141,7 @@ def ceil_fits_above(draft: Draft) -> Iterator[Problem]:
     """A class cannot borrow more than its parent, or else its interface, can send."""
     for name, spec in draft.spec.classes.items():
         ceil = spec.ceil
-        if not isinstance(ceil, int):
+        if not isinstance(ceil, int) or draft.in_cycle(name):
             continue
         at = ("classes", name, "ceil")
         for limit, what in _limits_above(draft, name):
@@ -181,11 +183,11 @@ def top_rates_fit_interface(draft: Draft) -> Iterator[Problem]:
 
 
 def child_rates_fit_parent(draft: Draft) -> Iterator[Problem]:
-    """At the class whose rate takes the sum over."""
+    """At the class whose rate takes the sum over. In a cycle no sum can fit, nor means anything."""
     children: dict[str, list[tuple[str, ClassSpec]]] = defaultdict(list)
     for name, spec in draft.spec.classes.items():
         parent = draft.parent(name)
-        if parent is not None and parent != name:
+        if parent is not None and not draft.in_cycle(parent):
             children[parent].append((name, spec))
     for parent, entries in children.items():
         rate_bps = draft.spec.classes[parent].rate

@@ -61,7 +61,7 @@ class _Claims:
     ranges: list[tuple[Span, str]] = field(default_factory=list)
 
     def owner(self, span: Span) -> str | None:
-        """Who has a port of the span. `any` is what is left: beside it a port is no contradiction."""
+        """Who has a port of the span. `any` means what is left: no contradiction to a port."""
         for taken, name in self.ranges:
             if taken.overlaps(span) and (taken == ANY_PORT) == (span == ANY_PORT):
                 return name
