@@ -8,7 +8,12 @@
 
 #include "shared.h"
 
-BPF_TABLE("hash", struct service_key, struct service, service_map, MAX_SERVICE_KEYS);
+/*
+ * Not preallocated: the kernel reuses a preallocated element at once, under the eyes of a program
+ * that still reads it; without preallocation it is freed after an RCU grace period.
+ */
+BPF_F_TABLE("hash", struct service_key, struct service, service_map, MAX_SERVICE_KEYS,
+	    BPF_F_NO_PREALLOC);
 BPF_TABLE("array", __u32, struct backend, backend_map, MAX_BACKENDS);
 
 /*
@@ -16,20 +21,28 @@ BPF_TABLE("array", __u32, struct backend, backend_map, MAX_BACKENDS);
  * service's by one write to service_map; the old region is free from the next change on.
  */
 BPF_TABLE("array", __u32, struct slot, slot_map, MAX_SLOTS);
+
+/*
+ * round-robin: flows scheduled so far. least-connections: the position after the last one chosen,
+ * where the next scan begins, so that ties go round.
+ */
 BPF_TABLE("array", __u32, __u64, cursor_map, MAX_SERVICES);
 
 /* tc classid of a service's packets, by service id; 0: the default class. */
 BPF_TABLE("array", __u32, __u32, class_map, MAX_SERVICES);
 BPF_TABLE("array", __u32, struct settings, settings_map, 1);
+BPF_TABLE("array", __u32, struct timeouts, timeout_map, 1);
 
 /*
  * A flow is in exactly one of flow_map (counted in active_map) and closing_map (not counted). Who
  * deletes it from flow_map takes it out of the count: the delete succeeds once, on any kernel.
+ * reply_map's entry lives as long as its flow; one that outlived it (evicted) may be taken over.
  */
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flow_map, MAX_FLOWS);
 BPF_TABLE("lru_hash", struct flow_key, struct flow, closing_map, MAX_CLOSING_FLOWS);
 BPF_TABLE("lru_hash", struct reply_key, struct reply, reply_map, MAX_FLOWS);
 
+/* Flows in flow_map, by backend. Only programs write it: user space never resets it. */
 BPF_TABLE("array", __u32, __u64, active_map, MAX_BACKENDS);
 BPF_TABLE("percpu_array", __u32, struct backend_counters, counter_map, MAX_BACKENDS);
 BPF_TABLE("percpu_array", __u32, __u64, event_map, EVENT_COUNT);

@@ -27,7 +27,8 @@
 #define SCHED_SOURCE_HASH 3
 
 /* service.unavailable: what a new flow gets when no backend is up. */
-#define UNAVAILABLE_REJECT 0 /* passed up: the VIP is local and nobody listens, so the stack says no */
+#define UNAVAILABLE_REJECT \
+	0 /* passed up: the VIP is local and nobody listens, so the stack says no */
 #define UNAVAILABLE_DROP 1
 
 /* backend.flags */
@@ -138,12 +139,14 @@ struct settings {
 	__u32 pad;
 };
 
-/* timeout_map: after how long without a packet flow_sweep removes a flow, in nanoseconds. */
-#define TIMEOUT_SYN 0 /* TCP, FLOW_NEW */
-#define TIMEOUT_ESTABLISHED 1 /* TCP, FLOW_ESTABLISHED */
-#define TIMEOUT_CLOSING 2 /* whatever is in closing_map */
-#define TIMEOUT_UDP 3
-#define TIMEOUT_COUNT 4
+/* timeout_map[0]: after how long without a packet flow_sweep removes a flow, in nanoseconds. */
+struct timeouts {
+	__u64 syn; /* TCP, FLOW_NEW */
+	__u64 established; /* TCP, FLOW_ESTABLISHED */
+	__u64 closing; /* whatever is in closing_map */
+	__u64 udp;
+};
+_Static_assert(sizeof(struct timeouts) == 32, "timeouts");
 
 /* flow_sweep's input "packet" is an array of struct flow_key, at most so many. */
 #define SWEEP_KEYS_MAX 64
@@ -153,7 +156,8 @@ struct settings {
 #define EVENT_NO_FLOW 1 /* TCP without SYN that no flow knows, scheduler cannot tell: passed up */
 #define EVENT_COLLISION 2 /* every candidate backend already has this client port: dropped */
 #define EVENT_TABLE_FULL 3 /* the kernel refused a flow entry: dropped */
-#define EVENT_FRAGMENT 4 /* the first fragment of a datagram for a VIP: passed up, like all others */
+#define EVENT_FRAGMENT \
+	4 /* the first fragment of a datagram for a VIP: passed up, like all others */
 #define EVENT_COUNT 8
 
 #endif

@@ -1,2 +1,79 @@
-#include "maps.h"
-int flow_sweep(struct xdp_md *ctx){ return XDP_PASS; }
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Removes idle flows. Run by BPF_PROG_TEST_RUN only: user space reads the tables in batches, and
+ * gives the keys of what looks idle as a "packet". A packet may have come since, so both sides'
+ * times are read again here, and the delete that succeeds takes the flow out of the count.
+ */
+#include <uapi/linux/bpf.h>
+#include "flow.h"
+
+/* Signed, because another CPU may have seen a packet after `now` was read. */
+static __always_inline int sweep_is_idle(__u64 seen_ns, __u64 now, __u64 timeout_ns)
+{
+	return (__s64)(now - seen_ns) > (__s64)timeout_ns;
+}
+
+static __always_inline __u64 sweep_timeout(const struct timeouts *timeouts, __u8 protocol,
+					   __u32 state)
+{
+	if (protocol == IPPROTO_UDP)
+		return timeouts->udp;
+	return state == FLOW_NEW ? timeouts->syn : timeouts->established;
+}
+
+/* Whether nothing was heard of the backend either. */
+static __always_inline int sweep_reply_idle(const struct flow_key *key, __u32 index, __u64 now,
+					    __u64 timeout_ns)
+{
+	struct backend *backend = backend_map.lookup(&index);
+	struct reply_key reply_key;
+	struct reply *reply;
+
+	if (!backend)
+		return 1;
+	reply_key_of(&reply_key, key, backend);
+	reply = reply_map.lookup(&reply_key);
+	return !reply || !reply_is_of(reply, key) || sweep_is_idle(reply->seen_ns, now, timeout_ns);
+}
+
+static __always_inline int sweep_flow(struct flow_key *key, const struct timeouts *timeouts,
+				      __u64 now)
+{
+	__u64 timeout_ns = timeouts->closing;
+	struct flow *flow = flow_map.lookup(key);
+	__u32 index;
+
+	if (flow)
+		timeout_ns = sweep_timeout(timeouts, key->protocol, flow->state);
+	else
+		flow = closing_map.lookup(key);
+	if (!flow || !sweep_is_idle(flow->seen_ns, now, timeout_ns))
+		return 0;
+	index = flow->backend;
+	if (!sweep_reply_idle(key, index, now, timeout_ns))
+		return 0;
+	flow_remove(key, index);
+	return 1;
+}
+
+/* Returns how many flows were removed. */
+int flow_sweep(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct flow_key *next = (void *)(long)ctx->data;
+	__u64 now = bpf_ktime_get_ns(), count;
+	__u32 zero = 0, removed = 0;
+	struct timeouts *timeouts = timeout_map.lookup(&zero);
+	struct flow_key key;
+
+	if (!timeouts)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (count = 0; count < SWEEP_KEYS_MAX; count++) {
+		if ((void *)(next + 1) > end)
+			break;
+		key = *next++;
+		removed += sweep_flow(&key, timeouts, now);
+	}
+	return removed;
+}

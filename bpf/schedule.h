@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Pickers: which position of its schedule a service's new flow gets. Only schedulers that the
+ * configuration uses are compiled in.
+ */
+#ifndef SHAPER_SCHEDULE_H
+#define SHAPER_SCHEDULE_H
+
+#include "hash.h"
+#include "maps.h"
+
+static __always_inline struct slot *sched_slot(const struct service *service, __u32 position)
+{
+	__u32 index = service->first + position;
+
+	return slot_map.lookup(&index);
+}
+
+#ifdef WITH_ROUND_ROBIN
+/*
+ * Without fetching atomics (before 5.12) two CPUs may read the same turn; the ring still advances
+ * by two.
+ */
+static __always_inline __u64 sched_turn(__u64 *cursor)
+{
+#ifdef WITH_ATOMIC_FETCH
+	return __sync_fetch_and_add(cursor, 1);
+#else
+	__u64 turn = *cursor;
+
+	__sync_fetch_and_add(cursor, 1);
+	return turn;
+#endif
+}
+
+static __always_inline int sched_round_robin(const struct service *service)
+{
+	__u32 id = service->id;
+	__u64 *cursor = cursor_map.lookup(&id);
+
+	return cursor ? (int)(sched_turn(cursor) % service->count) : -1;
+}
+#endif
+
+#ifdef WITH_LEAST_CONNECTIONS
+/*
+ * The least (active + 1) / weight, compared by cross-multiplication: active is below 2^18, weight
+ * below 2^20, and what the first slot is compared with is worse than anything. The loop counter is
+ * 64 bits wide, because verifiers before 5.16 forget the value of a 32-bit spill and then see no
+ * end of the loop.
+ */
+static __always_inline int sched_least_connections(const struct service *service)
+{
+	__u64 step, load, best_load = 1ULL << 40, best_weight = 1;
+	__u32 id = service->id, start, position, index, best = MAX_SLOTS;
+	__u64 *cursor = cursor_map.lookup(&id), *active;
+	struct slot *slot;
+
+	if (!cursor)
+		return -1;
+	start = *cursor % service->count;
+#pragma clang loop unroll(disable)
+	for (step = 0; step < MAX_BACKENDS_PER_SERVICE; step++) {
+		if (step >= service->count)
+			break;
+		position = start + step;
+		if (position >= service->count)
+			position -= service->count;
+		slot = sched_slot(service, position);
+		if (!slot)
+			break;
+		index = slot->backend;
+		active = active_map.lookup(&index);
+		if (!active)
+			break;
+		load = *active + 1;
+		if (load * best_weight < best_load * slot->weight) {
+			best = position;
+			best_load = load;
+			best_weight = slot->weight;
+		}
+	}
+	if (best == MAX_SLOTS)
+		return -1;
+	*cursor = best + 1;
+	return best;
+}
+#endif
+
+/* For a flow that another gateway began: schedules that alone tell the backend. Or -1. */
+static __always_inline int sched_find(const struct service *service, const struct flow_key *key)
+{
+#ifdef WITH_MAGLEV
+	if (service->scheduler == SCHED_MAGLEV && service->count)
+		return hash_flow(key, service->count);
+#endif
+#ifdef WITH_SOURCE_HASH
+	if (service->scheduler == SCHED_SOURCE_HASH && service->count)
+		return hash_source(key, service->count);
+#endif
+	return -1;
+}
+
+/* The position in its schedule that a service's new flow gets, or -1. */
+static __always_inline int sched_pick(const struct service *service, const struct flow_key *key)
+{
+	if (!service->count)
+		return -1;
+#ifdef WITH_ROUND_ROBIN
+	if (service->scheduler == SCHED_ROUND_ROBIN)
+		return sched_round_robin(service);
+#endif
+#ifdef WITH_LEAST_CONNECTIONS
+	if (service->scheduler == SCHED_LEAST_CONNECTIONS)
+		return sched_least_connections(service);
+#endif
+	return sched_find(service, key);
+}
+
+static __always_inline int sched_is_stateless(const struct service *service)
+{
+	return service->scheduler == SCHED_MAGLEV || service->scheduler == SCHED_SOURCE_HASH;
+}
+
+#endif
