@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config_cases import (
+from tests.unit.config_cases import (
     INTERFACES,
     Case,
     backend_case,

@@ -6,7 +6,6 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from config_cases import INTERFACES, class_case, service_case
 
 from shaper.config import ConfigError, load_config, parse_config, parse_with_warnings
 from shaper.errors import UsageError
@@ -29,6 +28,7 @@ from shaper.model import (
     Unavailable,
     WeightMode,
 )
+from tests.unit.config_cases import INTERFACES, class_case, service_case
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 

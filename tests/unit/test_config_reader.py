@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from config_cases import INTERFACES, Case, case, expected, found, parametrize
 
 from shaper.config.problems import Position
 from shaper.config.reader import MAX_DEPTH, FileError, read_document
 from shaper.config.unknown import UNKNOWN
+from tests.unit.config_cases import INTERFACES, Case, case, expected, found, parametrize
 
 LAUGHS = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from config_cases import (
+
+from shaper.config import parse_config
+from shaper.config.unsupported import TABLE
+from tests.unit.config_cases import (
     Case,
     backend_case,
     case,
@@ -13,9 +16,6 @@ from config_cases import (
     parametrize,
     service_case,
 )
-
-from shaper.config import parse_config
-from shaper.config.unsupported import TABLE
 
 PORTS = "backends: {s1: {address: 203.0.113.11, port: 80}}"
 
