@@ -61,7 +61,7 @@ class Agent:
         runtime = self._runtime(gateway, down)
         async with self._changing:
             plan = await self._worker.call(self._engine.apply, gateway, runtime, text)
-            self._adopt(gateway, text, runtime)
+            self._adopt(gateway, text, runtime, down)
         self._report_apply(loaded, plan, name)
 
     async def run(self) -> None:
@@ -137,10 +137,16 @@ class Agent:
             self.events.add(EventKind.APPLY, f"warning: {warning.render(name)}")
         self.events.add(EventKind.APPLY, f"{name} applied, {len(plan.operations)} changes")
 
-    def _adopt(self, gateway: Gateway, text: str, runtime: Runtime) -> None:
+    def _adopt(
+        self,
+        gateway: Gateway,
+        text: str,
+        runtime: Runtime,
+        down: frozenset[BackendKey] = frozenset(),
+    ) -> None:
         self._gateway, self._text = gateway, text
         self._controller.configure(gateway, runtime)
-        self._health.configure(gateway, {key: entry.up for key, entry in runtime.items()})
+        self._health.configure(gateway, down)
         self._control_ticker = Ticker(gateway.controller.interval_ms / 1000)
         self._unsteered.set()  # health may have changed while the apply ran
 

@@ -15,7 +15,7 @@ millisecond. All of this runs on the event loop's thread and needs no lock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from shaper.agent.ports import BackendKey
@@ -64,20 +64,20 @@ class HealthRunner:
         self._probe = probe
         self._monitors: dict[BackendKey, _Monitor] = {}
 
-    def configure(self, gateway: Gateway, known: Mapping[BackendKey, bool] | None = None) -> None:
+    def configure(self, gateway: Gateway, down: frozenset[BackendKey] = frozenset()) -> None:
         """Checks the backends of `gateway` from now on.
 
         A backend that is checked as before keeps its state and its clock; one whose check changed
-        keeps its state; a new one is up, unless `known` (from an earlier agent) says otherwise.
+        keeps its state; a new one is up, unless it is in `down` (from an earlier agent).
         """
         wanted = dict(targets(gateway))
-        states = dict(known or {})
-        for key, monitor in tuple(self._monitors.items()):
-            if wanted.get(key) != monitor.target:
-                states |= self._forget(key, wanted.get(key))
+        changed = [k for k, monitor in self._monitors.items() if wanted.get(k) != monitor.target]
+        for key in changed:
+            if self._forget(key, wanted.get(key)):
+                down |= {key}
         for position, (key, target) in enumerate(wanted.items()):
             if key not in self._monitors:
-                monitor = _Monitor(target, HealthState(up=states.get(key, True)))
+                monitor = _Monitor(target, HealthState(up=key not in down))
                 self._monitors[key] = monitor
                 phase_s = target.check.interval_ms / 1000 * position / len(wanted)
                 monitor.clock = asyncio.create_task(self._run(key, monitor, phase_s))
@@ -91,13 +91,12 @@ class HealthRunner:
             monitor.cancel()
         self._monitors.clear()
 
-    def _forget(self, key: BackendKey, successor: Target | None) -> dict[BackendKey, bool]:
-        """Stops a monitor; what it knew is worth keeping where the server is the same."""
+    def _forget(self, key: BackendKey, successor: Target | None) -> bool:
+        """Stops a monitor; True where its server is still wanted, and was down."""
         monitor = self._monitors.pop(key)
         monitor.cancel()
-        if successor is None or _server(successor) != _server(monitor.target):
-            return {}
-        return {key: monitor.state.up}
+        same = successor is not None and _server(successor) == _server(monitor.target)
+        return same and not monitor.state.up
 
     async def _run(self, key: BackendKey, monitor: _Monitor, phase_s: float) -> None:
         ticker = Ticker(monitor.target.check.interval_ms / 1000, phase_s)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,23 @@ def test_agent_applies_another_configuration() -> None:
 
     harness.run("plain", story)
     assert [text for text, _ in harness.engine.applied] == ["plain", "bigger"]
+
+
+def test_agent_believes_in_a_dead_backend_that_moved() -> None:
+    harness = Harness()
+    service = CHECKED.services[0]
+    moved = replace(service.backends[0], address=IPv4Address("203.0.113.77"))
+    harness.parser.gateways["moved"] = make_gateway(
+        replace(service, backends=(moved, service.backends[1]))
+    )
+
+    async def story() -> None:
+        harness.dead = {"203.0.113.1"}
+        await harness.until(lambda: harness.engine.steered and not harness.last_steered()[S1].up)
+        await harness.agent.apply("moved", "gw.yaml")
+        await harness.until(lambda: harness.last_steered()[S1].up)
+
+    harness.run("checked", story)
 
 
 def test_agent_plans_without_applying() -> None:

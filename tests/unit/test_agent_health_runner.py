@@ -142,7 +142,7 @@ def test_runner_takes_over_what_an_earlier_agent_knew() -> None:
     harness = Harness()
 
     async def story() -> None:
-        harness.runner.configure(GATEWAY, {S1: False, S2: True})
+        harness.runner.configure(GATEWAY, frozenset({S1}))
         assert harness.runner.down() == {S1}
         await harness.until_changes(1)
 
