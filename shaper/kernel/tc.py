@@ -154,12 +154,12 @@ class TrafficControl:
             KernelError: there is no such device.
         """
         index = self._index(device)
-        qdiscs = self._list(RTM_GETQDISC, index)
+        qdiscs = self._qdiscs(index)
         root = next((queue for queue in qdiscs if queue.parent == _TC_H_ROOT), None)
         ours = root is not None and root.kind == "htb" and root.handle == MAJOR << 16
         tree = None
         if root is not None and ours:
-            classes = self._list(RTM_GETTCLASS, index)
+            classes = self._classes(index)
             tree = TcTree(device, decode_root(root.options), _classes(classes), _leaves(qdiscs))
         return Observed(
             root_kind=root.kind if root is not None else None,
@@ -191,12 +191,10 @@ class TrafficControl:
         index = self._index(device)
         drops = {
             queue.parent & 0xFFFF: queue.statistics.drops
-            for queue in self._list(RTM_GETQDISC, index)
+            for queue in self._qdiscs(index)
             if queue.parent >> 16 == MAJOR
         }
-        return _totals(
-            [queue for queue in self._list(RTM_GETTCLASS, index) if _is_ours(queue)], drops
-        )
+        return _totals(self._classes(index), drops)
 
     def _execute(self, operation: TcOperation) -> None:
         index = self._index(operation.device)
@@ -255,10 +253,17 @@ class TrafficControl:
                 "`ip link` lists the devices; `interfaces` in the file names them",
             ) from error
 
-    def _list(self, kind: int, index: int) -> list[_Queue]:
-        """All qdiscs or classes of a device (the kernel lists the qdiscs of every device)."""
-        messages = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, index)
+    def _qdiscs(self, index: int) -> list[_Queue]:
+        """The kernel lists those of every device."""
+        messages = self._send(RTM_GETQDISC, NLM_F_REQUEST | NLM_F_DUMP, index)
         return [_queue(message) for message in messages if message["index"] == index]
+
+    def _classes(self, index: int) -> list[_Queue]:
+        """The classes of our HTB. A fq_codel leaf lists every flow that waits in it as a class of
+        its own; the parent in the request leaves them out (tc_dump_tclass_qdisc())."""
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        messages = self._send(RTM_GETTCLASS, flags, index, parent=MAJOR << 16)
+        return [_queue(message) for message in messages]
 
     def _send(
         self,
@@ -282,10 +287,6 @@ def _handle(minor: int) -> int:
     return MAJOR << 16 | minor
 
 
-def _is_ours(queue: _Queue) -> bool:
-    return queue.handle >> 16 == MAJOR
-
-
 def _parent_minor(queue: _Queue) -> int:
     return 0 if queue.parent == _TC_H_ROOT else queue.parent & 0xFFFF
 
@@ -303,9 +304,7 @@ def _queue(message: Any) -> _Queue:
 def _classes(listed: list[_Queue]) -> tuple[ClassSpec, ...]:
     """Parents before children; the kernel lists them by hash."""
     specs = [
-        decode_class(queue.handle & 0xFFFF, _parent_minor(queue), queue.options)
-        for queue in listed
-        if _is_ours(queue)
+        decode_class(queue.handle & 0xFFFF, _parent_minor(queue), queue.options) for queue in listed
     ]
     parents = {spec.minor: spec.parent_minor for spec in specs}
     return tuple(sorted(specs, key=lambda spec: (_depth(spec.minor, parents), spec.minor)))

@@ -55,7 +55,7 @@ _QUEUE: Final = struct.Struct("=5I")  # qlen, backlog, drops, requeues, overlimi
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """TCA_STATS2 of a class or qdisc."""
+    """TCA_STATS2 of a class or qdisc; 0 where a kind does not count."""
 
     bytes: int = 0
     packets: int = 0
@@ -161,8 +161,10 @@ def decode_leaf(kind: str, options: bytes) -> LeafOptions:
 
 def decode_statistics(payload: bytes) -> QueueStatistics:
     attributes = _attributes(payload)
-    total_bytes, packets = _BASIC.unpack_from(attributes[_STATS_BASIC])
-    backlog_packets, backlog_bytes, drops, _, _ = _QUEUE.unpack_from(attributes[_STATS_QUEUE])
+    basic = attributes.get(_STATS_BASIC, bytes(_BASIC.size))
+    queue = attributes.get(_STATS_QUEUE, bytes(_QUEUE.size))
+    total_bytes, packets = _BASIC.unpack_from(basic)
+    backlog_packets, backlog_bytes, drops, _, _ = _QUEUE.unpack_from(queue)
     return QueueStatistics(total_bytes, packets, backlog_packets, backlog_bytes, drops)
 
 

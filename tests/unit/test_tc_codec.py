@@ -65,6 +65,10 @@ def test_statistics_are_read_by_attribute() -> None:
     )
 
 
+def test_statistics_that_a_kind_does_not_count_are_zero() -> None:
+    assert tc_codec.decode_statistics(b"") == tc_codec.QueueStatistics()
+
+
 @given(st.integers(1, 2**31))
 def test_pfifo_limit_is_one_number(limit: int) -> None:
     assert tc_codec.encode_leaf(PfifoOptions(limit), change=True) == struct.pack("=I", limit)
