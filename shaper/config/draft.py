@@ -43,7 +43,13 @@ class Draft:
 
     def touches_broken(self, loc: Loc) -> bool:
         """Whether `loc`, something around it or something in it is wrong."""
-        return any(loc[: len(other)] == other or other[: len(loc)] == loc for other in self.broken)
+        inside_wrong = any(loc[:length] in self.broken for length in range(len(loc)))
+        return inside_wrong or loc in self._around_broken
+
+    @cached_property
+    def _around_broken(self) -> frozenset[Loc]:
+        """Everything that is wrong or has something wrong in it."""
+        return frozenset(loc[:length] for loc in self.broken for length in range(len(loc) + 1))
 
     @cached_property
     def bandwidths_bps(self) -> dict[str, int]:
@@ -61,10 +67,10 @@ class Draft:
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """From the class's parent up to the top; stops before the first class seen twice."""
-        found: list[str] = []
+        found: dict[str, None] = {}
         parent = self.parent(name)
         while parent is not None and parent not in found and parent != name:
-            found.append(parent)
+            found[parent] = None
             parent = self.parent(parent)
         return tuple(found)
 

@@ -34,11 +34,8 @@ _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
 )
 _NULL: Final = re.compile(r"~|null|Null|NULL|")
-_BOOLEAN: Final = {"true": True, "True": True, "TRUE": True} | {
-    "false": False,
-    "False": False,
-    "FALSE": False,
-}
+_TRUE: Final = ("true", "True", "TRUE")
+_FALSE: Final = ("false", "False", "FALSE")
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})", re.ASCII)
 _FLOAT: Final = re.compile(
     r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}\.[0-9]{0,30})(e[-+]?[0-9]{1,3})?", re.I | re.A
@@ -285,8 +282,8 @@ class _Converter:
             position = self.keys.get(loc) or self.values[loc]
             self.problems.append(Problem.at(position, f"{what} has no value"))
             return UNKNOWN
-        if text in _BOOLEAN:
-            return _BOOLEAN[text]
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
         if _INTEGER.fullmatch(text):
             return int(text)
         return float(text) if _FLOAT.fullmatch(text) else text

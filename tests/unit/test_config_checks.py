@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from shaper.model import (
+    MAX_BACKENDS,
+    MAX_BACKENDS_PER_SERVICE,
+    MAX_SERVICE_PORTS,
+    MAX_SERVICES,
+)
 from tests.unit.config_cases import (
     INTERFACES,
     Case,
@@ -351,6 +360,17 @@ def test_config_check_of_services(wrong: Case) -> None:
 @parametrize(LIMIT_CASES)
 def test_config_limit_of_the_data_plane(wrong: Case) -> None:
     assert found(wrong) == expected(wrong)
+
+
+def test_config_limits_are_those_of_the_data_plane() -> None:
+    text = (Path(__file__).parents[2] / "bpf/shared.h").read_text()
+    defined = dict(re.findall(r"^#define (MAX_\w+) (\d+)", text, re.MULTILINE))
+    assert {
+        "MAX_SERVICES": str(MAX_SERVICES),
+        "MAX_SERVICE_KEYS": str(MAX_SERVICE_PORTS),
+        "MAX_BACKENDS": str(MAX_BACKENDS),
+        "MAX_BACKENDS_PER_SERVICE": str(MAX_BACKENDS_PER_SERVICE),
+    }.items() <= defined.items()
 
 
 EVERYTHING = case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from shaper.model import (
 )
 from tests.unit.config_cases import INTERFACES, class_case, service_case
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+README = ROOT / "README.md"
 
 WHOLE = """\
 version: 1
@@ -258,6 +261,13 @@ def test_config_warns_of_a_service_that_takes_no_flow() -> None:
 def test_config_example_is_valid_and_gives_no_warning(path: Path) -> None:
     assert load_config(path).services
     assert parse_with_warnings(path.read_text()).warnings == ()
+
+
+def test_config_of_the_readme_is_valid() -> None:
+    files = re.findall(r"```yaml\n(version:.*?)```", README.read_text(), re.DOTALL)
+    assert files
+    for text in files:
+        assert parse_config(text, str(README)).services
 
 
 def test_config_examples_exist() -> None:
