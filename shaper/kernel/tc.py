@@ -124,9 +124,8 @@ class TrafficControl:
 
     def __init__(self) -> None:
         self._route = IPRoute()
-        self._route.status["nlm_generator"] = (
-            False  # IPRoute 0.9 leaves unset what nlm_request reads
-        )
+        # nlm_request() reads this, and pyroute2 0.9 sets it for other sockets than IPRoute only
+        self._route.status["nlm_generator"] = False
         for kind in (RTM_NEWQDISC, RTM_NEWTCLASS):
             self._route.marshal.msg_map[kind] = _Message
 
@@ -200,8 +199,8 @@ class TrafficControl:
         index = self._index(operation.device)
         match operation:
             case AddRoot(default_minor=minor):
-                options = encode_root(minor)
-                self._qdisc(_CREATE, index, _TC_H_ROOT, MAJOR << 16, "htb", options)
+                root, options = MAJOR << 16, encode_root(minor)
+                self._send(RTM_NEWQDISC, _CREATE, index, _TC_H_ROOT, root, "htb", options)
             case DeleteRoot():
                 self._send(RTM_DELQDISC, _CHANGE, index, _TC_H_ROOT, MAJOR << 16)
             case AddClass(spec=spec):
@@ -226,12 +225,7 @@ class TrafficControl:
     def _leaf(self, flags: int, index: int, leaf: LeafSpec) -> None:
         options = encode_leaf(leaf.options, change=flags == _CHANGE)
         parent, handle = _handle(leaf.class_minor), leaf.class_minor << 16
-        self._qdisc(flags, index, parent, handle, leaf.kind, options)
-
-    def _qdisc(
-        self, flags: int, index: int, parent: int, handle: int, kind: str, options: bytes
-    ) -> None:
-        self._send(RTM_NEWQDISC, flags, index, parent, handle, kind, options)
+        self._send(RTM_NEWQDISC, flags, index, parent, handle, leaf.kind, options)
 
     def _drain(self, index: int, minor: int) -> None:
         deadline = time.monotonic() + _DRAIN_S
