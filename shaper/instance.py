@@ -25,7 +25,7 @@ class Instance:
         if not _NAME.fullmatch(self.name):
             raise UsageError(
                 f"{self.name!r} is not an instance name",
-                "use up to 32 lower-case letters, digits, '-' and '_', starting with a letter or digit",
+                "use up to 32 lower-case letters, digits, '-' and '_'; the first a letter or digit",
             )
 
     @property
