@@ -371,7 +371,7 @@ def test_packets_of_no_class_are_counted_in_the_default_class(bench: Bench) -> N
 def test_drops_and_backlog_are_the_leafs(bench: Bench, leaf: PfifoOptions | FqCodelOptions) -> None:
     if leaf.kind == "fq_codel":
         require_fq_codel(bench)
-    slow = class_spec(0x11, 0x10, rate_bps=64_000)
+    slow = class_spec(0x11, 0x10, rate_bps=1000)  # a packet in eight seconds
     bench.apply(tree(class_spec(0x10), slow, class_spec(0x12, 0x10), leaf=leaf))
     bench.send(0x11, 60, payload_bytes=1000)
     found = bench.tc.class_statistics(DEVICE)
@@ -379,7 +379,7 @@ def test_drops_and_backlog_are_the_leafs(bench: Bench, leaf: PfifoOptions | FqCo
     assert found[0x11].drops >= 30
     assert found[0x11].backlog_bytes >= 10 * frame_bytes
     passed = bench.received_packets() + found[0x11].drops + found[0x11].backlog_bytes // frame_bytes
-    assert 59 <= passed <= 61  # one may leave between the two looks
+    assert 59 <= passed <= 61  # one may leave or be dropped between two looks
     for above in (0x10, 1):
         assert found[above].drops == found[0x11].drops
         assert found[above].backlog_bytes == found[0x11].backlog_bytes
