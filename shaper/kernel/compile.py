@@ -147,8 +147,12 @@ def _compile(
 def _map_specs(module: Any) -> dict[str, MapSpec]:
     from bcc.libbcc import lib
 
-    lib.bpf_table_name.restype = ctypes.c_char_p  # bcc's binding leaves it an int
+    # bcc's binding leaves these two undeclared: ctypes would cut the module's address to 32 bits,
+    # which goes well on the main thread of a non-PIE python only (its heap lies below 4 GiB).
+    lib.bpf_table_name.restype = ctypes.c_char_p
     lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    lib.bpf_num_tables.restype = ctypes.c_size_t
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
     specs = {}
     for number in range(lib.bpf_num_tables(module.module)):
         name = lib.bpf_table_name(module.module, number)
