@@ -1,4 +1,9 @@
-"""Real connections through the installed `shaper apply`: who answered, against the weights."""
+"""Real connections through the installed `shaper apply`: who answered, against the weights.
+
+Each service gets a client of its own. A client port that talked to one service a moment ago cannot
+reach the same backend through another one (behind the gateway both flows would look the same), so
+shares would only be nearly exact; `test_one_client_port_…` is about that.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from shaper.lab.network import Lab
-from shaper.lab.plan import BACKENDS4, BACKENDS6, VIRTUAL4, virtual_address
+from shaper.lab.network import Client, Lab
+from shaper.lab.plan import BACKENDS4, BACKENDS6, VIRTUAL4, LabSpec, virtual_address
 from shaper.lab.servers import ECHO_PORT, HTTP_PORT
 from shaper.lab.traffic import held_connections, http_load, start_load, udp_load
 from tests.netns.configs import gateway_config, service
@@ -21,7 +26,8 @@ WEIGHTS = {"s1": 1, "s2": 2, "s3": 3, "s4": 4}
 EQUAL = dict.fromkeys(WEIGHTS, 1)
 FAMILIES = pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
 
-ROUND_ROBIN, MAGLEV, LEAST, SOURCE_HASH, ECHO, DIRECT_PORT = 10, 11, 12, 13, 14, 15
+ROUND_ROBIN, MAGLEV, LEAST, SOURCE_HASH, ECHO, SAME_PORT, OTHER_ECHO = range(10, 17)
+DIRECT = 17  # no service: a client that talks to backends themselves
 
 _FIREWALL = f"""
 table inet firewall {{
@@ -60,8 +66,21 @@ def _services(lab: Lab) -> dict[str, dict[str, Any]]:
                 protocol="udp",
             ),
         }
-    services["same-port"] = service(lab, DIRECT_PORT, "round-robin", EQUAL, port=HTTP_PORT)
+    services["same-port"] = service(lab, SAME_PORT, "round-robin", EQUAL, port=HTTP_PORT)
+    services["other-echo"] = service(
+        lab, OTHER_ECHO, "round-robin", EQUAL, port=53, backend_port=ECHO_PORT, protocol="udp"
+    )
     return services
+
+
+@pytest.fixture(scope="module")
+def lab_spec() -> LabSpec:
+    return LabSpec(clients=DIRECT - ROUND_ROBIN + 1)
+
+
+def _client(lab: Lab, number: int) -> Client:
+    """The client that talks to `virtual_address(number)`, and to nothing else."""
+    return lab.clients[number - ROUND_ROBIN]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +103,9 @@ def _backends(lab: Lab, name: str) -> dict[str, dict[str, Any]]:
 def test_round_robin_gives_exact_shares_over_full_rings(balanced: Lab, ipv6: bool) -> None:
     name = "ring6" if ipv6 else "ring"
     before = _backends(balanced, name)
-    result = http_load(balanced.client, virtual_address(ROUND_ROBIN, ipv6=ipv6), 80, 10_000)
+    result = http_load(
+        _client(balanced, ROUND_ROBIN), virtual_address(ROUND_ROBIN, ipv6=ipv6), 80, 10_000
+    )
     assert result.failures == ()
     assert result.answered == {"s1": 1000, "s2": 2000, "s3": 3000, "s4": 4000}
     after = _backends(balanced, name)
@@ -94,7 +115,7 @@ def test_round_robin_gives_exact_shares_over_full_rings(balanced: Lab, ipv6: boo
 
 @FAMILIES
 def test_maglev_shares_are_within_two_points(balanced: Lab, ipv6: bool) -> None:
-    result = http_load(balanced.client, virtual_address(MAGLEV, ipv6=ipv6), 80, 10_000)
+    result = http_load(_client(balanced, MAGLEV), virtual_address(MAGLEV, ipv6=ipv6), 80, 10_000)
     assert result.failures == ()
     for name, weight in WEIGHTS.items():
         assert 100 * result.answered[name] / 10_000 == pytest.approx(10 * weight, abs=2.0), name
@@ -104,7 +125,7 @@ def test_maglev_shares_are_within_two_points(balanced: Lab, ipv6: bool) -> None:
 def test_least_connections_always_picks_the_least_loaded(balanced: Lab, ipv6: bool) -> None:
     """Oracle: every new connection goes where (active + 1) / weight is least."""
     address = virtual_address(LEAST, ipv6=ipv6)
-    with held_connections(balanced.client, address, 80, 100) as held:
+    with held_connections(_client(balanced, LEAST), address, 80, 100) as held:
         assert held.failures == ()
         active: Counter[str] = Counter()
         for sample in held.samples:
@@ -129,8 +150,9 @@ def test_least_connections_always_picks_the_least_loaded(balanced: Lab, ipv6: bo
 def test_source_hash_keeps_a_client_on_its_backend(balanced: Lab, ipv6: bool) -> None:
     address = virtual_address(SOURCE_HASH, ipv6=ipv6)
     chosen = set()
-    for source in balanced.client.sources_for(str(address)):
-        load = start_load(balanced.client, address, 80, requests=20, sources=[source])
+    client = _client(balanced, SOURCE_HASH)
+    for source in client.sources_for(str(address)):
+        load = start_load(client, address, 80, requests=20, sources=[source])
         answered = load.result().answered
         assert list(answered.values()) == [20], f"{source} was spread: {answered}"
         chosen |= set(answered)
@@ -139,18 +161,28 @@ def test_source_hash_keeps_a_client_on_its_backend(balanced: Lab, ipv6: bool) ->
 
 @FAMILIES
 def test_udp_flows_follow_the_weights_exactly(balanced: Lab, ipv6: bool) -> None:
-    result = udp_load(balanced.client, virtual_address(ECHO, ipv6=ipv6), 53, 2000)
+    result = udp_load(_client(balanced, ECHO), virtual_address(ECHO, ipv6=ipv6), 53, 2000)
     assert result.failures == ()
     assert result.answered == {"s1": 200, "s2": 400, "s3": 600, "s4": 800}
 
 
+def test_one_client_port_may_talk_to_two_services_that_share_backends(balanced: Lab) -> None:
+    """The load client takes the same ports both times; no two flows end at the same backend."""
+    client = _client(balanced, OTHER_ECHO)
+    first, second = (
+        udp_load(client, virtual_address(number), 53, 1000).samples for number in (ECHO, OTHER_ECHO)
+    )
+    assert [sample for sample in (*first, *second) if sample.error] == []
+    assert len(first) == len(second) == 1000
+
+
 def test_backend_port_may_equal_the_service_port(balanced: Lab) -> None:
-    result = http_load(balanced.client, virtual_address(DIRECT_PORT), HTTP_PORT, 400)
+    result = http_load(_client(balanced, SAME_PORT), virtual_address(SAME_PORT), HTTP_PORT, 400)
     assert (result.failures, result.answered) == ((), dict.fromkeys(WEIGHTS, 100))
 
 
 def test_virtual_address_without_a_service_on_the_port_refuses(balanced: Lab) -> None:
-    result = http_load(balanced.client, virtual_address(ROUND_ROBIN), 81, 4)
+    result = http_load(_client(balanced, ROUND_ROBIN), virtual_address(ROUND_ROBIN), 81, 4)
     assert {sample.error for sample in result.failures} == {"Connection refused"}
     assert len(result.failures) == 4
 
@@ -158,7 +190,7 @@ def test_virtual_address_without_a_service_on_the_port_refuses(balanced: Lab) ->
 def test_traffic_for_no_service_is_routed_unchanged(balanced: Lab) -> None:
     for backend in balanced.backends.values():
         for address in (backend.address, backend.address6):
-            result = http_load(balanced.client, address, HTTP_PORT, 50)
+            result = http_load(_client(balanced, DIRECT), address, HTTP_PORT, 50)
             assert (result.failures, result.answered) == ((), {backend.name: 50})
 
 
@@ -168,12 +200,12 @@ def test_stateful_firewall_on_the_gateway_sees_nothing_invalid(balanced: Lab) ->
     try:
         for ipv6 in (False, True):
             address = virtual_address(ROUND_ROBIN, ipv6=ipv6)
-            assert http_load(balanced.client, address, 80, 500).failures == ()
+            assert http_load(_client(balanced, ROUND_ROBIN), address, 80, 500).failures == ()
             echo = virtual_address(ECHO, ipv6=ipv6)
-            assert udp_load(balanced.client, echo, 53, 100).failures == ()
+            assert udp_load(_client(balanced, ECHO), echo, 53, 100).failures == ()
         curl = ["curl", "-sS", "-m", "30", "-o", "/dev/null", "-w", "%{size_download}"]
         large = f"http://{VIRTUAL4[ROUND_ROBIN]}/large"
-        received = balanced.client.namespace.run([*curl, "-r", "0-19999999", large])
+        received = _client(balanced, ROUND_ROBIN).namespace.run([*curl, "-r", "0-19999999", large])
         assert received == "20000000"
         listed = json.loads(gateway.run(["nft", "-j", "list", "counters"]))["nftables"]
         packets = {

@@ -45,8 +45,10 @@ def test_rate_is_held_to_both_sides(measured: float, ok: bool) -> None:
 
 
 def test_one_failed_request_is_a_miss() -> None:
-    assert none_failed_row("web", 100, 0).ok is True
-    assert none_failed_row("web", 100, 1).ok is False
+    assert none_failed_row("web", [""] * 100).ok is True
+    row = none_failed_row("web", ["", "timeout", ""])
+    assert (row.measured, row.ok) == ("2 of 3, 1 × timeout", False)
+    assert none_failed_row("web", []).ok is False
 
 
 def test_limit_without_a_promise_is_shown_but_never_missed() -> None:

@@ -37,8 +37,8 @@ class Demo:
     def run(self) -> int:
         """Gives the exit code."""
         with self._progress() as step:
-            step("building a lab: 1 client, 1 gateway, 4 backends")
-            with Lab(LabSpec(backends=4)) as lab:
+            step(f"building a lab: {balance.CLIENTS} clients, a gateway, 4 backends")
+            with Lab(LabSpec(backends=4, clients=balance.CLIENTS)) as lab:
                 balanced, shaped = self._on_gateway(lab, step)
         self._output.print(table("Balance", "service", balanced))
         self._output.print(table("Shaping", "class", shaped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,13 @@ def share_rows(
     return rows
 
 
-def none_failed_row(subject: str, sent: int, failed: int, part: str = "answered") -> Row:
-    return Row(subject, part, f"{sent} of {sent}", f"{sent - failed} of {sent}", failed == 0)
+def none_failed_row(subject: str, errors: Sequence[str], part: str = "answered") -> Row:
+    """Every request answered. `errors` has an entry per request, empty where all went well."""
+    sent = len(errors)
+    failures = Counter(error for error in errors if error)
+    kinds = "".join(f", {count} × {error}" for error, count in failures.items())
+    measured = f"{sent - failures.total()} of {sent}{kinds}"
+    return Row(subject, part, f"{sent} of {sent}", measured, sent > 0 and not failures)
 
 
 def rate_row(subject: str, part: str, asked_bps: float, measured_bps: float, percent: float) -> Row:
