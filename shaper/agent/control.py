@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from shaper.agent.ports import BackendKey
-from shaper.balance.weights import BackendControl, BackendLoad, WeightState, factor_of, step
+from shaper.balance.weights import (
+    START,
+    BackendControl,
+    BackendLoad,
+    WeightState,
+    factor_of,
+    step,
+)
 from shaper.model import Gateway, Runtime, Scheduler, Service, WeightMode
+
+_SHOWN_MOVES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class WeightDecision:
-    """A service's factors changed; `reason` names every backend that moved."""
+    """A service's factors changed; `reason` names the backends that moved most."""
 
     service: str
     reason: str
@@ -60,24 +70,49 @@ class WeightController:
         return tuple(decision for decision in decisions if decision is not None)
 
     def _tick(self, service: Service, loads: tuple[BackendLoad, ...]) -> WeightDecision | None:
-        state = self._states.get(service.name)
-        if state is None:  # a new service, or a new agent beside an old data plane
-            state = {
-                load.name: BackendControl(load.active_flows, self.factor((service.name, load.name)))
-                for load in loads
-            }
-        after = step(state, loads)
+        before = self._states.get(service.name)
+        after = step(self._resumed(service, loads) if before is None else before, loads)
         self._states[service.name] = after
-        moved = []
+        moves = []
         for load in loads:
             key = (service.name, load.name)
             old, new = self.factor(key), factor_of(after, load.name)
             if old != new:
                 self._factors[key] = new
-                moved.append(f"{load.name} {load.weight * old:.2f} → {load.weight * new:.2f}")
-        if not moved:
-            return None
-        return WeightDecision(service.name, f"{', '.join(moved)} (flows {_counts(loads)})")
+                moves.append(_Move(load, load.weight * old, load.weight * new))
+        return WeightDecision(service.name, _reason(moves)) if moves else None
+
+    def _resumed(self, service: Service, loads: tuple[BackendLoad, ...]) -> WeightState:
+        """Where an earlier agent stopped: its factors, and the loads that they led to."""
+        factors = {load.name: self.factor((service.name, load.name)) for load in loads}
+        if all(factor == 1.0 for factor in factors.values()):
+            return START
+        return {
+            load.name: BackendControl(load.active_flows, factors[load.name])
+            for load in loads
+            if load.up and load.weight
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Effective weights before and after."""
+
+    load: BackendLoad
+    old: float
+    new: float
+
+
+def _reason(moves: list[_Move]) -> str:
+    """The largest moves, and how many more there are."""
+    shown = sorted(moves, key=lambda move: -round(abs(move.new - move.old), 6))[:_SHOWN_MOVES]
+    sentences = [
+        f"{move.load.name} {move.old:.2f} → {move.new:.2f} ({move.load.active_flows} flows)"
+        for move in shown
+    ]
+    if len(moves) > len(shown):
+        sentences.append(f"and {len(moves) - len(shown)} more")
+    return ", ".join(sentences)
 
 
 def steered_services(gateway: Gateway) -> Iterable[Service]:
@@ -99,7 +134,3 @@ def _loads(
         )
         for backend in service.backends
     )
-
-
-def _counts(loads: tuple[BackendLoad, ...]) -> str:
-    return ", ".join(f"{load.name} {load.active_flows}" for load in loads if load.up)

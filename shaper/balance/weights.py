@@ -112,9 +112,11 @@ def _factor(state: WeightState, name: str) -> float:
 
 def _smooth(state: WeightState, present: Sequence[BackendLoad], share: float) -> list[float]:
     known = [load for load in present if load.name in state]
-    if not known:
-        return [float(load.active_flows) for load in present]
-    mean = sum(state[load.name].load_flows for load in known) / sum(load.weight for load in known)
+    if known:
+        flows = sum(state[load.name].load_flows for load in known)
+    else:
+        known, flows = list(present), float(sum(load.active_flows for load in present))
+    mean = flows / sum(load.weight for load in known)
     smoothed = []
     for load in present:
         before = state[load.name].load_flows if load.name in state else mean * load.weight

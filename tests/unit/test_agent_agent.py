@@ -163,7 +163,7 @@ def test_agent_steers_by_load() -> None:
         )
 
     harness.run("adaptive", story)
-    assert harness.messages()[1].startswith("www: s1 10.00 → 9.00, s2 10.00 → 11.00")
+    assert harness.messages()[1].startswith("www: s1 10.00 → 9.00 (9000 flows)")
 
 
 def test_agent_leaves_static_weights_alone() -> None:
