@@ -24,10 +24,11 @@ static __always_inline void address_copy(struct address *to, const struct addres
 	__builtin_memcpy(to, from, sizeof(*to));
 }
 
+/* One comparison: see address_is_mapped. */
 static __always_inline int address_equal(const struct address *a, const struct address *b)
 {
-	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
-	       a->word[3] == b->word[3];
+	return !((a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
+		 (a->word[3] ^ b->word[3]));
 }
 
 static __always_inline void reply_key_of(struct reply_key *reply_key, const struct flow_key *key,

@@ -63,9 +63,7 @@ static __always_inline int sched_least_connections(const struct service *service
 	for (step = 0; step < MAX_BACKENDS_PER_SERVICE; step++) {
 		if (step >= service->count)
 			break;
-		position = start + step;
-		if (position >= service->count)
-			position -= service->count;
+		position = (start + (__u32)step) % service->count;
 		slot = sched_slot(service, position);
 		if (!slot)
 			break;

@@ -27,8 +27,7 @@
 #define SCHED_SOURCE_HASH 3
 
 /* service.unavailable: what a new flow gets when no backend is up. */
-#define UNAVAILABLE_REJECT \
-	0 /* passed up: the VIP is local and nobody listens, so the stack says no */
+#define UNAVAILABLE_REJECT 0 /* passed up: the VIP is local, nobody listens, the stack says no */
 #define UNAVAILABLE_DROP 1
 
 /* backend.flags */
@@ -149,15 +148,14 @@ struct timeouts {
 _Static_assert(sizeof(struct timeouts) == 32, "timeouts");
 
 /* flow_sweep's input "packet" is an array of struct flow_key, at most so many. */
-#define SWEEP_KEYS_MAX 64
+#define SWEEP_KEYS_MAX 16
 
 /* event_map: per CPU, what happened to packets that were for a service but got no backend. */
 #define EVENT_UNAVAILABLE 0 /* no backend takes new flows */
 #define EVENT_NO_FLOW 1 /* TCP without SYN that no flow knows, scheduler cannot tell: passed up */
 #define EVENT_COLLISION 2 /* every candidate backend already has this client port: dropped */
 #define EVENT_TABLE_FULL 3 /* the kernel refused a flow entry: dropped */
-#define EVENT_FRAGMENT \
-	4 /* the first fragment of a datagram for a VIP: passed up, like all others */
+#define EVENT_FRAGMENT 4 /* the first fragment of a datagram for a service: passed up */
 #define EVENT_COUNT 8
 
 #endif

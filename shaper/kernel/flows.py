@@ -22,7 +22,7 @@ from shaper.kernel.loader import BpfMap, Loaded
 
 _NS: Final = 10**9
 _BATCH: Final = 16384
-_KEYS_PER_RUN: Final = 64
+_KEYS_PER_RUN: Final = 16
 """SWEEP_KEYS_MAX of bpf/shared.h."""
 _FLOW_NEW: Final = 0
 """FLOW_NEW of bpf/shared.h."""
