@@ -64,9 +64,17 @@ def service(
     }
 
 
-def stream(lab: Lab, number: int, backend: str, class_name: str | None = None) -> dict[str, Any]:
-    """A service with the iperf3 of one backend behind it."""
-    entry = service(
-        lab, number, "round-robin", {backend: 1}, port=IPERF_PORT, backend_port=IPERF_PORT
+def stream(
+    lab: Lab, number: int, backend: str, class_name: str, *, ipv6: bool = False
+) -> dict[str, Any]:
+    """A service of a class, with the iperf3 of one backend behind it."""
+    return service(
+        lab,
+        number,
+        "round-robin",
+        {backend: 1},
+        port=IPERF_PORT,
+        backend_port=IPERF_PORT,
+        ipv6=ipv6,
+        **{"class": class_name},
     )
-    return entry | ({"class": class_name} if class_name else {})

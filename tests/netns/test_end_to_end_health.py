@@ -13,6 +13,7 @@ from shaper.lab.network import Lab
 from shaper.lab.plan import virtual_address
 from shaper.lab.traffic import RunningLoad, start_load
 from tests.netns.configs import gateway_config, service
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.bpf]
 
@@ -124,6 +125,7 @@ def test_broken_file_on_reload_changes_nothing(lab: Lab, agent: Agent) -> None:
     generation = lab.gateway.status()["generation"]
     lab.write_config("version: 1\nservices: 7\n")
     agent.reload()
+    wait_until(lambda: "refused" in agent.log.read_text(), what="the agent to refuse the file")
     running = start_load(lab.client, ADDRESS, PORT, duration_s=1.0, rate_per_s=RATE_PER_S)
     result = running.result()
     assert result.failures == ()

@@ -9,7 +9,7 @@ import pytest
 from shaper.lab.network import Lab
 from shaper.lab.plan import virtual_address
 from shaper.lab.servers import HTTP_PORT, IPERF_PORT
-from shaper.lab.traffic import PAYLOAD_SHARE, start_iperf, start_ping
+from shaper.lab.traffic import PAYLOAD_SHARE, PAYLOAD_SHARE6, start_iperf, start_ping
 from tests.netns.configs import gateway_config, stream
 
 pytestmark = [pytest.mark.netns, pytest.mark.bpf]
@@ -39,7 +39,9 @@ def ceiled(unshaped: Lab) -> Lab:
     }
     classes["rest"] = {"rate": "10mbit", "ceil": "300mbit"}
     services = {
-        name: stream(unshaped, NUMBERS[name], backend, name) for name, backend in BACKENDS.items()
+        f"{name}{'-6' if ipv6 else ''}": stream(unshaped, NUMBERS[name], backend, name, ipv6=ipv6)
+        for name, backend in BACKENDS.items()
+        for ipv6 in (False, True)
     }
     text = gateway_config(services, bandwidth="300mbit", classes=classes, default_class="rest")
     unshaped.gateway.must_shaper("apply", str(unshaped.write_config(text)))
@@ -71,13 +73,17 @@ def _class_bytes(lab: Lab, name: str, interface: str = "wan") -> int:
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("download", [True, False], ids=["download", "upload"])
-def test_goodput_of_full_classes_is_their_rate(ceiled: Lab, download: bool) -> None:
+@pytest.mark.parametrize(
+    ("download", "ipv6"),
+    [(True, False), (False, False), (True, True)],
+    ids=["download", "upload", "ipv6"],
+)
+def test_goodput_of_full_classes_is_their_rate(ceiled: Lab, download: bool, ipv6: bool) -> None:
     """All three at once: none takes from another, each way on the egress of another device."""
     running = {
         name: start_iperf(
             ceiled.client,
-            virtual_address(NUMBERS[name]),
+            virtual_address(NUMBERS[name], ipv6=ipv6),
             IPERF_PORT,
             seconds=SECONDS,
             omit=OMIT_S,
@@ -86,7 +92,8 @@ def test_goodput_of_full_classes_is_their_rate(ceiled: Lab, download: bool) -> N
         for name in CEILED
     }
     measured = {name: test.result().goodput_bps / MBIT for name, test in running.items()}
-    asked = {name: rate * PAYLOAD_SHARE for name, rate in CEILED.items()}
+    share = PAYLOAD_SHARE6 if ipv6 else PAYLOAD_SHARE
+    asked = {name: rate * share for name, rate in CEILED.items()}
     assert measured == pytest.approx(asked, rel=0.03)
 
 
