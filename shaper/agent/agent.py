@@ -24,6 +24,7 @@ from shaper.reconcile.operations import Operation
 from shaper.status import Status
 
 SWEEP_INTERVAL_S: Final = 5.0
+_SHOWN_PROBLEMS: Final = 20
 
 Parse = Callable[[str, str], Loaded]
 """(text, name for messages) -> gateway and warnings; raises `ConfigError`."""
@@ -87,6 +88,38 @@ class Agent:
         Raises:
             ShaperError: the configuration is bad (nothing was changed), or the kernel refused it.
         """
+        try:
+            return await self._change(text, name)
+        except Exception as error:
+            self._report_refusal(name, error)
+            raise
+
+    async def reload(self, file: Path) -> None:
+        """Reads the file again. A file that cannot be applied changes nothing and is reported."""
+        try:
+            await self._change(read_text(file), str(file))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old state goes on
+            self._report_refusal(str(file), error)
+
+    async def plan(self, text: str, name: str) -> tuple[Operation, ...]:
+        """What `apply` would do. Raises as it does."""
+        gateway = (await asyncio.to_thread(self._parse, text, name)).gateway
+        async with self._changing:
+            runtime = self._runtime(gateway, self._health.down())
+            plan = await self._worker.call(self._engine.plan, gateway, runtime)
+        return plan.operations
+
+    async def status(self) -> Status:
+        return await self._worker.call(self._engine.status)
+
+    def events_since(self, number: int) -> tuple[Event, ...]:
+        return self.events.since(number)
+
+    def failing(self) -> dict[str, str]:
+        """What does not work at the moment, with the reason; empty when all is well."""
+        return dict(self.supervisor.failing)
+
+    async def _change(self, text: str, name: str) -> tuple[Operation, ...]:
         loaded = await asyncio.to_thread(self._parse, text, name)
         gateway = loaded.gateway
         async with self._changing:
@@ -100,37 +133,15 @@ class Agent:
         self._report_apply(loaded, plan, name)
         return plan.operations
 
-    async def plan(self, text: str, name: str) -> tuple[Operation, ...]:
-        """What `apply` would do. Raises as it does."""
-        gateway = (await asyncio.to_thread(self._parse, text, name)).gateway
-        async with self._changing:
-            runtime = self._runtime(gateway, self._health.down())
-            plan = await self._worker.call(self._engine.plan, gateway, runtime)
-        return plan.operations
-
-    async def reload(self, file: Path) -> None:
-        """Reads the file again. A file that cannot be applied changes nothing and is reported."""
-        try:
-            await self.apply(read_text(file), str(file))
-        except ConfigError as error:
-            for line in error.lines():
-                self.events.add(EventKind.ERROR, line)
-            self.events.add(EventKind.APPLY, f"{file} refused, the old configuration stays")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old state goes on
-            reason = describe_error(error)
-            self.events.add(
-                EventKind.ERROR, f"{file} refused, the old configuration stays: {reason}"
-            )
-
-    async def status(self) -> Status:
-        return await self._worker.call(self._engine.status)
-
-    def events_since(self, number: int) -> tuple[Event, ...]:
-        return self.events.since(number)
-
-    def failing(self) -> dict[str, str]:
-        """What does not work at the moment, with the reason; empty when all is well."""
-        return dict(self.supervisor.failing)
+    def _report_refusal(self, name: str, error: Exception) -> None:
+        if not isinstance(error, ConfigError):
+            self.events.add(EventKind.ERROR, f"{name} refused: {describe_error(error)}")
+            return
+        lines = error.lines()
+        for line in lines[:_SHOWN_PROBLEMS]:
+            self.events.add(EventKind.ERROR, line)
+        count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
+        self.events.add(EventKind.ERROR, f"{name} refused ({count}), the old configuration stays")
 
     def _report_apply(self, loaded: Loaded, plan: Plan, name: str) -> None:
         for warning in loaded.warnings:
@@ -161,6 +172,8 @@ class Agent:
             self.events.add(
                 EventKind.ERROR, f"going back to the old configuration failed: {reason}"
             )
+        else:
+            self.events.add(EventKind.APPLY, "the old configuration is applied again")
 
     def _runtime(self, gateway: Gateway, down: frozenset[BackendKey]) -> Runtime:
         """A backend that nobody checks is up, whatever it was when it was checked."""

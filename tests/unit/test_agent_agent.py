@@ -255,9 +255,10 @@ def test_agent_reports_where_going_back_fails_too() -> None:
             await harness.agent.apply("bigger", "new.yaml")
 
     harness.run("plain", story)
-    assert harness.messages()[-1] == (
-        "going back to the old configuration failed: device lan0 is gone (plug it in)"
-    )
+    assert harness.messages()[-2:] == [
+        "going back to the old configuration failed: device lan0 is gone (plug it in)",
+        "new.yaml refused: device lan0 is gone (plug it in)",
+    ]
 
 
 def test_agent_reloads_its_file(tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_agent_keeps_the_old_state_and_says_all_problems_of_a_broken_file(tmp_pa
     assert harness.messages()[1:] == [
         f"{file}:3:7: no such text (try another)",
         f"{file}:9:1: x",
-        f"{file} refused, the old configuration stays",
+        f"{file} refused (2 problems), the old configuration stays",
     ]
 
 
@@ -297,7 +298,7 @@ def test_agent_survives_a_reload_without_a_file(tmp_path: Path) -> None:
         await harness.agent.reload(tmp_path / "missing.yaml")
 
     harness.run("plain", story)
-    assert harness.messages()[-1].endswith("refused, the old configuration stays")
+    assert harness.messages()[-1].endswith("refused (1 problem), the old configuration stays")
 
 
 def test_agent_survives_a_reload_that_the_kernel_refuses(tmp_path: Path) -> None:
@@ -310,9 +311,10 @@ def test_agent_survives_a_reload_that_the_kernel_refuses(tmp_path: Path) -> None
         await harness.agent.reload(file)
 
     harness.run("plain", story)
-    assert harness.messages()[-1] == (
-        f"{file} refused, the old configuration stays: device lan0 is gone (plug it in)"
-    )
+    assert harness.messages()[-2:] == [
+        "the old configuration is applied again",
+        f"{file} refused: device lan0 is gone (plug it in)",
+    ]
 
 
 def test_agent_tries_again_where_steering_fails() -> None:
