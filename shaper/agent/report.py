@@ -144,14 +144,14 @@ def _class(
     observed: Observed,
     statistics: dict[int, ClassStatistics],
 ) -> ClassStatus:
-    """One row; counters of a class with children include them. The leaf is that of its own
-    packets."""
+    """One row. Counters of a class with children include them; leaf and priority are those of its
+    own packets, because an inner class of HTB has neither."""
     minor = state.handles.classes[class_key(gateway, item.name)]
     own_minor = target_minor(gateway, item.name, state.handles.classes)
     tree = observed.tree
     specs = {spec.minor: spec for spec in tree.classes} if tree is not None else {}
     leaves = {leaf.class_minor: leaf.kind for leaf in tree.leaves} if tree is not None else {}
-    spec = specs.get(minor)
+    spec, own = specs.get(minor), specs.get(own_minor)
     counted = statistics.get(minor, ClassStatistics(0, 0, 0, 0))
     return ClassStatus(
         name=item.name,
@@ -160,7 +160,7 @@ def _class(
         parent=item.parent,
         rate_bps=spec.rate_bps if spec is not None else 0,
         ceil_bps=spec.ceil_bps if spec is not None else 0,
-        priority=spec.priority if spec is not None else item.priority,
+        priority=own.priority if own is not None else item.priority,
         leaf=leaves.get(own_minor, "none"),
         packets=counted.packets,
         bytes=counted.bytes,
