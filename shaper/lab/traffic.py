@@ -205,6 +205,8 @@ def start_iperf(
 
     Args:
         download: the server sends; the gateway's client-side egress shapes it.
+        streams: parallel connections. One alone does not fill a long queue here: a packet keeps
+            its sender's socket across veth, so TCP small queues see it waiting in the gateway.
     """
     argv = ["iperf3", "--client", str(address), "--port", str(port), "--json"]
     argv += ["--time", str(seconds), "--omit", str(omit), "--parallel", str(streams)]

@@ -12,6 +12,7 @@ from shaper.lab.servers import HTTP_PORT, IPERF_PORT
 from shaper.lab.traffic import PAYLOAD_SHARE, RunningIperf, start_iperf, start_ping
 
 _OMIT_S: Final = 2  # until TCP has filled the queue
+_FILLING_STREAMS: Final = 16
 _DEFAULT_BYTES: Final = 4_000_000
 
 
@@ -71,14 +72,27 @@ def queue_rows(lab: Lab, settings: Settings) -> list[Row]:
     """The delay inside a full class: short with fq_codel, whatever fits into it with a fifo."""
     address = lab.backend("s1").address
     leaf = _class(lab, "rest")["leaf"]
-    stream = start_iperf(lab.client, address, IPERF_PORT, seconds=settings.seconds, omit=_OMIT_S)
+    stream = start_iperf(
+        lab.client,
+        address,
+        IPERF_PORT,
+        seconds=settings.seconds,
+        omit=_OMIT_S,
+        streams=_FILLING_STREAMS,
+    )
     ping = start_ping(lab.client, lab.backend("s4").address, seconds=_OMIT_S + settings.seconds)
     goodput = stream.result().goodput_bps
     asked = settings.link_mbit * MBIT * PAYLOAD_SHARE
     p95 = ping.result().percentile(95)
     promised = str(leaf).startswith("fq_codel")
     return [
-        rate_row("rest", "alone on the link", asked, goodput, settings.goodput_percent),
+        rate_row(
+            "rest",
+            f"{_FILLING_STREAMS} downloads alone on the link",
+            asked,
+            goodput,
+            settings.goodput_percent,
+        ),
         limit_row(
             "rest",
             f"ping inside it ({leaf}), 95 % within",
