@@ -72,6 +72,7 @@ def test_classify_backend_sets_the_class_only(
     service: DataPlane, ends: Ends, backend: tuple[str, int], build: Builder
 ) -> None:
     routed = service.receive(build(ends)).data
+    assert routed == build(ends.to(*backend))
     out = service.send(routed, program="classify_backend")
     assert (out.verdict, out.priority, out.data) == (TC_UNSPEC, 0x53480010, routed)
 
@@ -89,21 +90,14 @@ def test_packets_that_are_not_for_the_service_are_untouched(
     assert [service.active(index) for index in (0, 1)] == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("ends", "build"),
-    TRANSLATED[0:0]
-    or [
-        pytest.param(ends, build, id=f"{ends.source}-{name}")
-        for ends, builders in ((IPV4, packets.TRANSLATED_IPV4), (IPV6, packets.TRANSLATED_IPV6))
-        for name, build in builders.items()
-    ],
-)
-def test_packets_for_another_port_are_untouched(
-    service: DataPlane, ends: Ends, build: Builder
+@pytest.mark.parametrize(("ends", "backend", "build"), TRANSLATED)
+def test_packets_for_another_port_or_address_are_untouched(
+    service: DataPlane, ends: Ends, backend: tuple[str, int], build: Builder
 ) -> None:
-    data = build(ends.to(ends.destination, 81))
-    run = service.receive(data)
-    assert (run.verdict, run.data) == (XDP_PASS, data)
+    for other in (ends.to(ends.destination, 81), ends.to(backend[0], ends.destination_port)):
+        data = build(other)
+        run = service.receive(data)
+        assert (run.verdict, run.data) == (XDP_PASS, data)
 
 
 @pytest.mark.parametrize(("ends", "backend", "build"), TRANSLATED)
