@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import select
+import selectors
 import shlex
 import shutil
 import signal
@@ -204,20 +204,21 @@ class Machine:
 
 
 def boot(machine: Machine, job: Sequence[str], deadline: float) -> int:
-    """Runs one job in a fresh boot, its output on our standard output; gives its exit code."""
+    """Runs one job in a fresh boot, its output passed on; gives its exit code."""
     begin = time.monotonic()
     say(f"booting Linux {machine.kernel.version} for: {shlex.join(job)}")
-    # virtme-ng opens its standard output by name and would overwrite a file: hence the pipe.
-    environment = {**os.environ, "PATH": f"{machine.vng.parent}:{os.environ['PATH']}"}
+    # Pipes, because virtme-ng opens its outputs anew by name and would overwrite a file.
     process = subprocess.Popen(
         machine.command(job),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env=environment,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PATH": f"{machine.vng.parent}:{os.environ['PATH']}"},
         start_new_session=True,
     )
     try:
-        code = _stream(process, deadline)
+        _pass_on(process, deadline)
+        code = process.wait(timeout=STOP_S)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -226,19 +227,22 @@ def boot(machine: Machine, job: Sequence[str], deadline: float) -> int:
     return code
 
 
-def _stream(process: subprocess.Popen[bytes], deadline: float) -> int:
-    """Copies output until the process ends. Raises VmError at the deadline."""
-    assert process.stdout is not None
-    output = process.stdout.fileno()
-    while (left_s := deadline - time.monotonic()) > 0:
-        if not select.select([output], [], [], left_s)[0]:
-            break
-        chunk = os.read(output, 65536)
-        if not chunk:
-            return process.wait(timeout=STOP_S)
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.flush()
-    raise VmError("the time is up (see --timeout)")
+def _pass_on(process: subprocess.Popen[bytes], deadline: float) -> None:
+    """Copies both outputs to ours until they end. Raises VmError at the deadline."""
+    with selectors.DefaultSelector() as selector:
+        for pipe, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            assert pipe is not None
+            selector.register(pipe, selectors.EVENT_READ, target)
+        while selector.get_map():
+            ready = selector.select(deadline - time.monotonic())
+            if not ready:
+                raise VmError("the time is up (see --timeout)")
+            for key, _ in ready:
+                chunk = os.read(key.fd, 65536)
+                key.data.buffer.write(chunk)
+                key.data.flush()
+                if not chunk:
+                    selector.unregister(key.fileobj)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -258,6 +262,12 @@ def parse_arguments() -> argparse.Namespace:
         help=f"only the tests, with these arguments for pytest (default: {' '.join(TESTS)})",
     )
     parser.add_argument(
+        "--run",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="only this command, in the project's folder, to look around",
+    )
+    parser.add_argument(
         "--timeout", type=int, default=40, metavar="MINUTES", help="of the whole run (default: 40)"
     )
     return parser.parse_args()
@@ -266,6 +276,8 @@ def parse_arguments() -> argparse.Namespace:
 def jobs(options: argparse.Namespace) -> list[tuple[str, ...]]:
     tests = ("tests", *(options.tests or TESTS))
     demo = ("demo", *DEMO_OPTIONS)
+    if options.run:
+        return [("run", *options.run)]
     if options.demo:
         return [demo]
     return [tests] if options.tests is not None else [tests, demo]
