@@ -117,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShaperError as error:
         _report(error)
         return error.exit_code
+    except PermissionError as error:
+        _report(ShaperError(f"{error.filename}: {error.strerror}", "run it as root"))
+        return ShaperError.exit_code
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
