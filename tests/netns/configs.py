@@ -65,16 +65,11 @@ def service(
 
 
 def stream(
-    lab: Lab, number: int, backend: str, class_name: str, *, ipv6: bool = False
+    lab: Lab, number: int, backend: str, class_name: str | None = None, *, ipv6: bool = False
 ) -> dict[str, Any]:
-    """A service of a class, with the iperf3 of one backend behind it."""
+    """A service with the iperf3 of one backend behind it. No class: the default class."""
+    chosen = {"class": class_name} if class_name else {}
+    port = IPERF_PORT
     return service(
-        lab,
-        number,
-        "round-robin",
-        {backend: 1},
-        port=IPERF_PORT,
-        backend_port=IPERF_PORT,
-        ipv6=ipv6,
-        **{"class": class_name},
+        lab, number, "round-robin", {backend: 1}, port=port, backend_port=port, ipv6=ipv6, **chosen
     )
