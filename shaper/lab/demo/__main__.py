@@ -21,6 +21,11 @@ from shaper.lab.demo.settings import Settings, make_settings
 from shaper.lab.network import Lab
 from shaper.lab.plan import LabSpec
 
+_DESCRIPTION: Final = (
+    "A lab of network namespaces, the agent on its gateway, real traffic through it; ends with what "
+    "was asked and what was measured, and with exit code 1 where reality missed the request."
+)
+
 _Step = Callable[[], list[Row]]
 _STEPS: Final = 11  # the lab, the agent, eight measurements, taking down
 _FILE_WIDTH: Final = 120  # of the tables where standard output is no terminal
@@ -131,7 +136,7 @@ class Demo:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=_DESCRIPTION)
     parser.add_argument(
         "--leaf", choices=("auto", "fq_codel", "fifo"), default="auto", help="leaf of every class"
     )
