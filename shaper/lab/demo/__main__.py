@@ -22,7 +22,7 @@ from shaper.lab.network import Lab
 from shaper.lab.plan import LabSpec
 
 _DESCRIPTION: Final = (
-    "A lab of network namespaces, the agent on its gateway, real traffic through it; ends with what "
+    "A lab of network namespaces, the agent on its gateway, real traffic. Ends with what "
     "was asked and what was measured, and with exit code 1 where reality missed the request."
 )
 
