@@ -41,13 +41,16 @@ static __always_inline int restore_ipv4(struct __sk_buff *skb, const struct offs
 	       bpf_skb_store_bytes(skb, at->source, &to, sizeof(to), 0);
 }
 
+/*
+ * bpf_csum_diff fails for sizes only that are no multiple of 4. Its result is not to be taken for an
+ * error: before Linux 6.13 it uses all 32 bits, and bcc declares it as an int.
+ */
 static __always_inline int restore_ipv6(struct __sk_buff *skb, const struct offsets *at,
 					struct address *from, struct address *to, __u64 flags)
 {
-	__s64 change = bpf_csum_diff(from, sizeof(*from), to, sizeof(*to), 0);
+	__u32 change = bpf_csum_diff(from, sizeof(*from), to, sizeof(*to), 0);
 
-	return change < 0 ||
-	       bpf_l4_csum_replace(skb, at->check, 0, change, flags | BPF_F_PSEUDO_HDR) ||
+	return bpf_l4_csum_replace(skb, at->check, 0, change, flags | BPF_F_PSEUDO_HDR) ||
 	       bpf_skb_store_bytes(skb, at->source, to, sizeof(*to), 0);
 }
 
