@@ -194,6 +194,10 @@ class DataPlane:
         """Takes an entry out of flow_map as an eviction does: nothing else learns of it."""
         libbpf.map_delete(self._map("flow_map").fd, self.flow_key(ends, protocol))
 
+    def forget_reply(self, backend: Ends, protocol: int = TCP) -> None:
+        """The same for reply_map."""
+        libbpf.map_delete(self._map("reply_map").fd, self.reply_key(backend, protocol))
+
     def age(
         self, ends: Ends, backend: Ends, protocol: int = TCP, *, by_ns: int, closing: bool = False
     ) -> None:

@@ -243,6 +243,17 @@ def test_what_an_evicted_flow_left_is_taken_over(plane: DataPlane) -> None:
     assert out.data == packets.tcp(OTHER.reversed(), "SA")
 
 
+def test_a_reply_that_became_another_flows_is_not_removed(plane: DataPlane) -> None:
+    """The first flow's reply entry was evicted; its end must not hurt the flow that came after."""
+    sharing(plane)
+    plane.forget_reply(ENDS.to(*SHARED))
+    there = opened(plane, OTHER, SHARED)
+    plane.backend(0, *SHARED, flags=0)
+    plane.receive(packets.tcp(ENDS))
+    out = plane.send(packets.tcp(there.reversed(), "SA"))
+    assert out.data == packets.tcp(OTHER.reversed(), "SA")
+
+
 @pytest.mark.parametrize("scheduler", [ROUND_ROBIN, LEAST_CONNECTIONS, MAGLEV, SOURCE_HASH])
 @pytest.mark.parametrize(("unavailable", "verdict"), [(0, XDP_PASS), (DROP, XDP_DROP)])
 @pytest.mark.parametrize("slots", [[], [(0, 1)], [(1, 0)]], ids=["none", "not-up", "weight-0"])
