@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests import packets
 from tests.dataplane import FRAGMENT, TC_UNSPEC, TCP, UDP, XDP_PASS, DataPlane
@@ -122,6 +126,33 @@ def test_a_udp_checksum_that_becomes_zero_is_sent_as_ones(
     assert run.data[-4:-2] == b"\xff\xff"  # the checksum stands before two bytes of payload
     back = service.send(packets.udp_with_sum_zero(ends.to(*backend).reversed(), ends.reversed()))
     assert back.data[-4:-2] == b"\xff\xff"
+
+
+def addresses(prefix: str) -> st.SearchStrategy[str]:
+    """Any address of a prefix: its bits decide which way the checksums carry."""
+    network = ip_network(prefix)
+    return st.integers(1, network.num_addresses - 2).map(lambda host: str(network[host]))
+
+
+@pytest.mark.parametrize("prefix", ["198.18.0.0/15", "2001:db8::/32"])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_checksums_are_right_for_any_addresses_and_ports(
+    plane: DataPlane, prefix: str, data: st.DataObject
+) -> None:
+    hosts = data.draw(st.lists(addresses(prefix), min_size=3, max_size=3, unique=True))
+    ports = data.draw(st.lists(st.integers(1, 65535), min_size=3, max_size=3))
+    build, protocol = data.draw(st.sampled_from([(packets.tcp, TCP), (packets.udp, UDP)]))
+    ends = Ends(hosts[0], ports[0], hosts[1], ports[1])
+    there = ends.to(hosts[2], ports[2])
+    plane.reset()
+    plane.backend(0, hosts[2], ports[2])
+    plane.service(hosts[1], ports[1], [(0, 1)], protocol=protocol)
+    assert plane.receive(build(ends)).data == build(there)
+    out = plane.send(build(there.reversed()))
+    assert (out.verdict, out.data) == (TC_UNSPEC, build(ends.reversed()))
 
 
 @pytest.mark.parametrize(("ends", "backend"), FAMILIES)
