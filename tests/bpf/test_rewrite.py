@@ -144,7 +144,8 @@ def test_checksums_are_right_for_any_addresses_and_ports(
 ) -> None:
     hosts = data.draw(st.lists(addresses(prefix), min_size=3, max_size=3, unique=True))
     ports = data.draw(st.lists(st.integers(1, 65535), min_size=3, max_size=3))
-    build, protocol = data.draw(st.sampled_from([(packets.tcp, TCP), (packets.udp, UDP)]))
+    protocol = data.draw(st.sampled_from([TCP, UDP]))
+    build: Builder = packets.tcp if protocol == TCP else packets.udp
     ends = Ends(hosts[0], ports[0], hosts[1], ports[1])
     there = ends.to(hosts[2], ports[2])
     plane.reset()
