@@ -132,7 +132,7 @@ def _compile(
     failure: Exception | None = None
     with _CapturedStderr() as messages:
         try:
-            module = bcc.BPF(text=text, cflags=flags)
+            module = bcc.BPF(text=text.encode(), cflags=flags)
         except Exception as error:  # noqa: BLE001 (bcc raises the bare class)
             failure = error
     if failure is not None:

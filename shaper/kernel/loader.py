@@ -191,8 +191,9 @@ def _pinned_map(name: str, spec: MapSpec, path: Path) -> BpfMap | None:
     if fd is None:
         return None
     info = libbpf.map_info(fd)
-    have = (info.map_type, info.key_size, info.value_size, info.max_entries)
-    if have == (spec.map_type, spec.key_size, spec.value_size, spec.max_entries):
+    have = (info.map_type, info.key_size, info.value_size, info.max_entries, info.flags)
+    declared = (spec.map_type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
+    if have == declared:
         return BpfMap.from_spec(name, fd, spec)
     os.close(fd)
     raise KernelError(
