@@ -98,12 +98,15 @@ def test_explicit_leaf_has_its_options(lab: Lab) -> None:
     assert not options.get("ecn")
 
 
-def test_full_class_adds_little_delay_with_fq_codel_and_much_with_a_fifo(lab: Lab) -> None:
+def test_full_class_adds_little_delay_with_fq_codel_and_much_with_a_fifo(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
     added_ms: dict[str, float] = {}
     for leaf in ("fq_codel", "fifo"):
         _apply(lab, leaf)
         added_ms[leaf] = _added_delay_ms(lab)
     figures = ", ".join(f"{leaf} {added:.1f} ms" for leaf, added in added_ms.items())
-    print(f"a full {RATE_MBIT} mbit class adds to a ping, 95 % within: {figures}")
+    with capsys.disabled():  # the figures are the point, also where they are good
+        print(f"\na full {RATE_MBIT} mbit class adds to a ping, 95 % within: {figures}")
     assert added_ms["fq_codel"] <= FQ_CODEL_ADDS_MS, figures
     assert added_ms["fifo"] >= FIFO_ADDS_MS, figures
