@@ -147,20 +147,21 @@ def remove_pins(pins: Path) -> None:
         parent.rmdir()
 
 
-def ensure_bpffs() -> None:
-    """Mounts bpffs where it is not mounted yet.
-
-    Raises:
-        KernelError: the process runs under `ip netns exec`, in a mount namespace with which the
-            pins would vanish.
-    """
-    if _is_bpffs(BPFFS):
-        return
-    if _inside_ip_netns_exec():
+def require_bpffs_visible() -> None:
+    """Raises KernelError under `ip netns exec`, whose mount namespace hides bpffs: pins could
+    neither be seen, nor would new ones outlive the process."""
+    if not _is_bpffs(BPFFS) and _inside_ip_netns_exec():
         raise KernelError(
             "bpffs is not visible in this mount namespace",
             "`ip netns exec` hides it: use `nsenter --net=/run/netns/NAME shaper …` instead",
         )
+
+
+def ensure_bpffs() -> None:
+    """Mounts bpffs where it is not mounted yet. Raises KernelError as `require_bpffs_visible`."""
+    require_bpffs_visible()
+    if _is_bpffs(BPFFS):
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     BPFFS.mkdir(parents=True, exist_ok=True)
     if libc.mount(b"bpf", str(BPFFS).encode(), b"bpf", 0, None) < 0:
