@@ -105,7 +105,16 @@ class _ProgInfo(ctypes.Structure):
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
         ("tag", ctypes.c_uint8 * 8),
-        ("rest", ctypes.c_uint8 * 384),
+        ("jited_prog_len", ctypes.c_uint32),
+        ("xlated_prog_len", ctypes.c_uint32),
+        ("jited_prog_insns", ctypes.c_uint64),
+        ("xlated_prog_insns", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", ctypes.c_uint32),
+        ("nr_map_ids", ctypes.c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+        ("rest", ctypes.c_uint8 * 256),
     ]
 
 
@@ -218,6 +227,23 @@ def program_id(fd: int) -> int:
         "reading program info",
     )
     return int(info.id)
+
+
+def program_name(program_id: int) -> str:
+    """The name of any loaded program; empty where there is none with this id any more."""
+    fd = _lib().bpf_prog_get_fd_by_id(ctypes.c_uint32(program_id))
+    if fd < 0:
+        return ""
+    try:
+        info = _ProgInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        _check(
+            _lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)),
+            "reading program info",
+        )
+        return str(info.name.decode())
+    finally:
+        os.close(fd)
 
 
 def map_lookup(fd: int, key: Any, value: Any) -> bool:
