@@ -3,68 +3,37 @@
 The CLI calls it directly where no agent runs; the agent calls it from its worker thread. Every call
 works in the network namespace of the calling thread, opens what it needs and closes it again: the
 kernel and the state file are the only memory, so a process may be killed at any point.
+
+One network namespace holds one instance: queues, sysctls and XDP of a device cannot be shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from shaper.agent.devices import follow_devices
 from shaper.agent.namespaces import network_namespace, network_namespace_exists
+from shaper.agent.preparation import Prepared, Session, prepare
 from shaper.agent.report import build_status
 from shaper.agent.store import Store, StoredState, boot_id
 from shaper.config import parse_config
-from shaper.errors import ShaperError, VerifyError
+from shaper.errors import KernelError, ShaperError, VerifyError
 from shaper.instance import Instance
 from shaper.kernel import loader
-from shaper.kernel.attach import Attachments
-from shaper.kernel.compile import ProgramObject, compile_object
-from shaper.kernel.execute import Executor
+from shaper.kernel.compile import ProgramObject, compile_object, stored_object
 from shaper.kernel.flows import FlowTimeouts, sweep_flows
-from shaper.kernel.links import Links
-from shaper.kernel.observe import Observer, refuse_foreign
-from shaper.kernel.probe import atomic_fetch
 from shaper.kernel.tables import DataPlaneTables
-from shaper.kernel.tc import TrafficControl
-from shaper.model import BackendRuntime, Gateway, Runtime
-from shaper.reconcile.desired import (
-    Desired,
-    Environment,
-    desired_state,
-    desired_tables,
-    features,
-)
-from shaper.reconcile.entries import BACKEND_UP, Tables
-from shaper.reconcile.handles import Handles, allocate, backend_key
-from shaper.reconcile.operations import Operation
-from shaper.reconcile.plan import Actual, Ledger, Plan, plan_apply, plan_down, plan_tables
-from shaper.shaping.leaf import leaf_warnings
+from shaper.model import BackendRuntime, Gateway, Runtime, WeightMode
+from shaper.reconcile.desired import desired_tables
+from shaper.reconcile.entries import BACKEND_UP, BackendEntry
+from shaper.reconcile.handles import Handles, backend_key
+from shaper.reconcile.operations import Operation, RemovePins, SetSysctl
+from shaper.reconcile.plan import Ledger, Plan, plan_down, plan_tables
 from shaper.status import Status
 
 StepHook = Callable[[Operation], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A plan with what it was made from."""
-
-    plan: Plan
-    desired: Desired
-    actual: Actual
-    handles: Handles
-    compiled: ProgramObject
-    warnings: tuple[str, ...]
-
-
-class _Session:
-    """The netlink sockets of one call."""
-
-    def __init__(self, instance: Instance, stack: ExitStack) -> None:
-        self.links = stack.enter_context(Links())
-        self.attachments = stack.enter_context(Attachments())
-        self.tc = stack.enter_context(TrafficControl())
-        self.observer = Observer(self.links, self.attachments, self.tc, instance.pins)
 
 
 class Engine:
@@ -74,84 +43,77 @@ class Engine:
         self._instance = instance
         self._store = Store(instance)
 
-    def plan(self, gateway: Gateway, runtime: Runtime) -> Plan:
+    def plan(self, gateway: Gateway, runtime: Runtime | None = None) -> Plan:
         """What `apply` would do. Changes nothing.
 
+        Args:
+            runtime: health and weight factors; None: as the kernel has them.
         Raises:
             KernelError: a device is missing, somebody else holds it, or the kernel lacks a feature.
         """
+        runtime = self.runtime() if runtime is None else runtime
         with self._session() as session:
-            return self._prepare(session, self._state(), gateway, runtime).plan
+            return prepare(session, self._state(session), gateway, runtime).plan
 
     def apply(
         self,
         gateway: Gateway,
-        runtime: Runtime,
+        runtime: Runtime | None,
         text: str,
         on_step: StepHook | None = None,
     ) -> Plan:
         """Makes it so, reads back and verifies; returns what was done.
 
         Args:
+            runtime: as for `plan`.
             text: the configuration that `gateway` came from, stored for `status` and restarts.
             on_step: called before each operation (progress, and the tests that kill it there).
         Raises:
             KernelError: as `plan`, or an operation was refused; a next apply goes on from there.
             VerifyError: the kernel does not show what was asked for.
         """
+        runtime = self.runtime() if runtime is None else runtime
         with self._session() as session:
-            state = self._state()
-            prepared = self._prepare(session, state, gateway, runtime)
-            plan = prepared.plan
-            devices = frozenset(interface.device for interface in gateway.interfaces)
-            if plan or state.text is None:
-                state = replace(
-                    state,
-                    features=prepared.desired.features,
-                    devices=state.devices | devices,
-                    handles=_union(state.handles, prepared.handles),
-                    ledger=plan.ledger,
-                )
-                self._store.save(state)
+            prepared = prepare(session, self._state(session), gateway, runtime)
+            state = self._note(session, gateway, prepared)
             self._execute(session, prepared, on_step)
-            left = self._prepare(session, state, gateway, runtime) if plan else prepared
-            if left.plan:
-                sentences = "; ".join(operation.describe() for operation in left.plan.operations)
-                raise VerifyError(f"read back after the apply, this is still to do: {sentences}")
-            final = replace(
-                state,
-                generation=state.generation + (1 if plan or state.text != text else 0),
-                text=text,
-                devices=devices,
-                handles=prepared.handles,
-                ledger=_settled(state.ledger, prepared.desired),
-                warnings=prepared.warnings,
-            )
-            if final != state:
-                self._store.save(final)
-        return plan
+            if prepared.plan:
+                _verify(prepare(session, state, gateway, runtime).plan)
+            self._settle(session, state, gateway, prepared, text)
+        return prepared.plan
 
     def down(self, on_step: StepHook | None = None) -> Plan:
-        """Removes everything that the instance made, and nothing else."""
+        """Removes everything that the instance made, and nothing else.
+
+        What is recognisably ours goes even where the state file was lost. A step that fails does
+        not keep the others from being done.
+
+        Raises:
+            VerifyError: something is left; the state is kept for another try.
+        """
         with self._session() as session:
-            state = self._state()
-            devices = state.devices | {device for device, _ in state.ledger.addresses}
-            actual = session.observer.observe(devices, state.ledger.sysctls, None)
-            plan = plan_down(actual, state.ledger)
-            executor = self._executor(session, None, actual)
-            for operation in plan.operations:
-                if on_step is not None:
-                    on_step(operation)
-                executor.execute(operation)
+            state = self._state(session)
+            plan = self._plan_down(session, state)
+            reasons = self._remove(session, plan, on_step)
+            left = self._plan_down(session, state).operations
+            reasons += [operation.describe() for operation in left if _changes_anything(operation)]
+            if reasons:
+                raise VerifyError(
+                    f"not everything could be removed: {'; '.join(reasons)}",
+                    "run `shaper down` again once the reason is gone",
+                )
             self._store.remove()
         return plan
 
     def steer(self, gateway: Gateway, runtime: Runtime) -> bool:
-        """Writes health and weights into the tables; True where anything changed."""
-        handles = self._state().handles
-        desired = desired_tables(gateway, runtime, handles)
-        compiled = compile_object(features(gateway, atomic_fetch()))
-        with loader.load(compiled, self._instance.pins) as loaded:
+        """Writes health and weights into the tables; True where anything changed.
+
+        Raises:
+            KernelError: the data plane is not loaded (any more).
+        """
+        state = self._applied()
+        desired = desired_tables(gateway, runtime, state.handles)
+        with loader.open_loaded(_object_of(state), self._instance.pins) as loaded:
             tables = DataPlaneTables(loaded.maps)
             operations = plan_tables(desired, tables.read())
             for operation in operations:
@@ -162,17 +124,20 @@ class Engine:
         """The kernel's counters under the names of the applied configuration.
 
         Raises:
-            ShaperError: nothing is applied under this instance name.
+            ShaperError: nothing is applied under this instance name, or not here.
         """
-        state = self._applied()
-        gateway = self._gateway(state)
-        with self._session() as session, self._tables(state) as tables:
-            return build_status(self._instance, state, gateway, session.links, session.tc, tables)
+        with self._session() as session:
+            state = self._applied(session)
+            gateway = _gateway(state)
+            with self._tables(state) as tables:
+                return build_status(
+                    self._instance, state, gateway, session.links, session.tc, tables
+                )
 
     def backend_loads(self) -> Mapping[tuple[str, str], int]:
         """Active flows per (service, backend)."""
         state = self._applied()
-        numbers = _indices(self._gateway(state), state.handles)
+        numbers = _indices(_gateway(state), state.handles)
         with self._tables(state) as tables:
             if tables is None:
                 return dict.fromkeys(numbers, 0)
@@ -180,110 +145,80 @@ class Engine:
         return {name: counters[index].active_flows for name, index in numbers.items()}
 
     def runtime(self) -> Runtime:
-        """Health and factors as the kernel has them, for an agent that starts again."""
+        """Health and factors as the kernel has them, for whoever goes on from there.
+
+        Health counts only where it is checked, factors only where weights are adaptive and the last
+        apply was through (else a weight in the map may be that of another configuration).
+        """
         state = self._store.load()
         if state is None or state.text is None:
             return {}
-        gateway = self._gateway(state)
+        gateway = _gateway(state)
         numbers = _indices(gateway, state.handles)
         with self._tables(state) as tables:
-            entries = tables.read().backends if tables is not None else Tables().backends
-        weights = {(s.name, b.name): b.weight for s in gateway.services for b in s.backends}
-        return {
-            name: BackendRuntime(
-                up=bool(entries[index].flags & BACKEND_UP),
-                factor=entries[index].weight_milli / 1000 / weights[name] if weights[name] else 1.0,
-            )
-            for name, index in numbers.items()
-            if index in entries
-        }
+            entries = tables.read().backends if tables is not None else {}
+        steered = gateway.controller.weights is WeightMode.ADAPTIVE and state.settled
+        known = {}
+        for service in gateway.services:
+            for backend in service.backends:
+                entry = entries.get(numbers[service.name, backend.name])
+                if entry is not None:
+                    weight = backend.weight if steered else 0
+                    checked = service.health is not None
+                    known[service.name, backend.name] = _runtime_of(entry, checked, weight)
+        return known
 
     def sweep(self, timeouts: FlowTimeouts | None = None) -> None:
-        """Takes idle flows out of the tables and of the counts."""
-        state = self._applied()
-        with loader.load(compile_object(state.features), self._instance.pins) as loaded:
+        """Takes idle flows out of the tables and of the counts.
+
+        Raises:
+            KernelError: the data plane is not loaded (any more).
+        """
+        with loader.open_loaded(_object_of(self._applied()), self._instance.pins) as loaded:
             sweep_flows(loaded, timeouts or FlowTimeouts())
 
-    def applied_text(self) -> str | None:
-        """The configuration as last applied with success."""
-        state = self._store.load()
-        return state.text if state is not None else None
-
-    @contextmanager
-    def _session(self) -> Iterator[_Session]:
-        with ExitStack() as stack:
-            yield _Session(self._instance, stack)
-
-    @contextmanager
-    def _tables(self, state: StoredState) -> Iterator[DataPlaneTables | None]:
-        maps = loader.open_maps(compile_object(state.features).maps, self._instance.pins)
-        try:
-            yield DataPlaneTables(maps) if maps is not None else None
-        finally:
-            loader.close_maps(maps or {})
-
-    def _state(self) -> StoredState:
-        """The stored state, fit for this boot and network namespace."""
-        here = network_namespace()
-        fresh = StoredState(boot_id=boot_id(), network_namespace=here)
-        state = self._store.load() or fresh
-        if state.network_namespace == here:
+    def _note(self, session: Session, gateway: Gateway, prepared: Prepared) -> StoredState:
+        """Stores what is about to change, before it does."""
+        state = self._state(session)
+        if not prepared.plan and state.text is not None:
             return state
-        if network_namespace_exists(state.network_namespace):
-            raise ShaperError(
-                f"instance {self._instance.name} belongs to another network namespace",
-                "run this there (nsenter --net=/run/netns/NAME shaper …), or choose another "
-                "--instance",
-            )
-        return replace(state, network_namespace=here, ledger=Ledger(), devices=frozenset())
-
-    def _applied(self) -> StoredState:
-        state = self._store.load()
-        if state is None or state.text is None:
-            raise ShaperError(
-                f"nothing is applied under the instance name {self._instance.name}",
-                "`shaper apply FILE` makes it so",
-            )
-        return state
-
-    @staticmethod
-    def _gateway(state: StoredState) -> Gateway:
-        return parse_config(state.text or "", "the applied configuration")
-
-    def _prepare(
-        self, session: _Session, state: StoredState, gateway: Gateway, runtime: Runtime
-    ) -> _Prepared:
-        wanted = features(gateway, atomic_fetch())
-        compiled = compile_object(wanted)
-        environment = Environment(
-            mtu={i.device: session.links.get(i.device).mtu for i in gateway.interfaces},
-            leaf_kinds=session.tc.leaf_kinds(),
-            atomic_fetch=atomic_fetch(),
+        noted = replace(
+            state,
+            settled=False,
+            features=prepared.desired.features,
+            digest=prepared.compiled.digest,
+            devices={**state.devices, **session.indices(gateway)},
+            handles=_union(state.handles, prepared.handles),
+            ledger=prepared.plan.ledger,
         )
-        devices = state.devices | environment.mtu.keys()
-        observed = session.observer.observe(devices, (), compiled.maps)
-        handles = allocate(
-            state.handles, gateway, _busy_minors(observed), self._busy_backends(compiled)
+        self._store.save(noted)
+        return noted
+
+    def _settle(
+        self,
+        session: Session,
+        state: StoredState,
+        gateway: Gateway,
+        prepared: Prepared,
+        text: str,
+    ) -> None:
+        """Stores what is there now that it is."""
+        changed = bool(prepared.plan) or state.text != text
+        final = replace(
+            state,
+            generation=state.generation + (1 if changed else 0),
+            text=text,
+            settled=True,
+            devices=session.indices(gateway),
+            handles=prepared.handles,
+            ledger=_settled(state.ledger, prepared.desired),
+            warnings=prepared.warnings,
         )
-        desired = desired_state(gateway, runtime, handles, environment)
-        refuse_foreign(desired, observed)
-        sysctls = session.observer.sysctls({*desired.sysctls, *state.ledger.sysctls})
-        actual = replace(observed, sysctls=sysctls)
-        plan = plan_apply(desired, actual, state.ledger, compiled.digest)
-        warnings = leaf_warnings(gateway, environment.leaf_kinds)
-        return _Prepared(plan, desired, actual, handles, compiled, warnings)
+        if final != state:
+            self._store.save(final)
 
-    def _busy_backends(self, compiled: ProgramObject) -> frozenset[int]:
-        maps = loader.open_maps(compiled.maps, self._instance.pins)
-        if maps is None:
-            return frozenset()
-        try:
-            return DataPlaneTables(maps).busy_backends()
-        finally:
-            loader.close_maps(maps)
-
-    def _execute(self, session: _Session, prepared: _Prepared, on_step: StepHook | None) -> None:
-        executor = self._executor(session, prepared.compiled, prepared.actual)
+    def _execute(self, session: Session, prepared: Prepared, on_step: StepHook | None) -> None:
+        executor = session.executor(prepared.compiled)
         try:
             for operation in prepared.plan.operations:
                 if on_step is not None:
@@ -292,25 +227,103 @@ class Engine:
         finally:
             executor.close()
 
-    def _executor(
-        self, session: _Session, compiled: ProgramObject | None, actual: Actual
-    ) -> Executor:
-        return Executor(
-            self._instance,
-            session.links,
-            session.attachments,
-            session.tc,
-            compiled,
-            frozenset(device for device, state in actual.devices.items() if state.xdp),
-        )
+    def _plan_down(self, session: Session, state: StoredState) -> Plan:
+        devices = state.devices.keys() | {device for device, _ in state.ledger.addresses}
+        actual = session.observer.observe(devices | session.observer.marked_devices(), None)
+        sysctls = session.observer.sysctls(state.ledger.sysctls)
+        return plan_down(replace(actual, sysctls=sysctls), state.ledger)
+
+    def _remove(self, session: Session, plan: Plan, on_step: StepHook | None) -> list[str]:
+        """Executes a plan of removals; returns what failed. Pins stay while anything that uses
+        them may be left, because by them it is recognised."""
+        executor = session.executor(None)
+        failures: list[str] = []
+        for operation in plan.operations:
+            if failures and isinstance(operation, RemovePins):
+                break
+            if on_step is not None:
+                on_step(operation)
+            try:
+                executor.execute(operation)
+            except KernelError as error:
+                failures.append(error.message)
+        return failures
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        loader.require_bpffs_visible()
+        with ExitStack() as stack:
+            yield Session(self._instance, stack)
+
+    @contextmanager
+    def _tables(self, state: StoredState) -> Iterator[DataPlaneTables | None]:
+        """None where nothing is pinned."""
+        loader.require_bpffs_visible()
+        maps = loader.open_maps(_object_of(state).maps, self._instance.pins)
+        try:
+            yield DataPlaneTables(maps) if maps else None
+        finally:
+            loader.close_maps(maps)
+
+    def _state(self, session: Session) -> StoredState:
+        """The stored state, fit for this boot, this network namespace and its devices.
+
+        Raises:
+            ShaperError: the instance belongs elsewhere, or another one is here.
+        """
+        here = network_namespace()
+        for name, neighbour in self._store.neighbours():
+            if neighbour.network_namespace == here:
+                raise ShaperError(
+                    f"instance {name} is applied in this network namespace",
+                    f"one namespace holds one instance: use --instance {name}, or take it down",
+                )
+        state = self._store.load() or StoredState(boot_id=boot_id(), network_namespace=here)
+        if state.network_namespace == here:
+            return follow_devices(state, session.links.names())
+        if network_namespace_exists(state.network_namespace):
+            raise ShaperError(
+                f"instance {self._instance.name} belongs to another network namespace",
+                "run this there (nsenter --net=/run/netns/NAME shaper …), or choose another "
+                "--instance",
+            )
+        return replace(state, network_namespace=here, ledger=Ledger(), devices={})
+
+    def _applied(self, session: Session | None = None) -> StoredState:
+        """The state of an instance that was applied; with a session also fit for this place."""
+        state = self._store.load() if session is None else self._state(session)
+        if state is None or state.text is None:
+            raise ShaperError(
+                f"nothing is applied under the instance name {self._instance.name}",
+                "`shaper apply FILE` makes it so",
+            )
+        return state
 
 
-def _busy_minors(actual: Actual) -> frozenset[int]:
-    return frozenset(
-        spec.minor
-        for state in actual.devices.values()
-        if state.tree is not None
-        for spec in state.tree.classes
+def _verify(left: Plan) -> None:
+    if left:
+        sentences = "; ".join(operation.describe() for operation in left.operations)
+        raise VerifyError(f"read back after the apply, this is still to do: {sentences}")
+
+
+def _changes_anything(operation: Operation) -> bool:
+    return not (isinstance(operation, SetSysctl) and operation.value == operation.was)
+
+
+def _gateway(state: StoredState) -> Gateway:
+    return parse_config(state.text or "", "the applied configuration")
+
+
+def _object_of(state: StoredState) -> ProgramObject:
+    """The object that is loaded; compiled again only where its file is gone."""
+    return stored_object(state.digest) or compile_object(state.features)
+
+
+def _runtime_of(entry: BackendEntry, checked: bool, weight: int) -> BackendRuntime:
+    """`weight` 0: the factor is not taken over."""
+    return BackendRuntime(
+        up=not checked or bool(entry.flags & BACKEND_UP),
+        factor=entry.weight_milli / 1000 / weight if weight else 1.0,
     )
 
 
@@ -320,22 +333,3 @@ def _indices(gateway: Gateway, handles: Handles) -> dict[tuple[str, str], int]:
         for service in gateway.services
         for backend in service.backends
     }
-
-
-def _union(old: Handles, new: Handles) -> Handles:
-    """While an apply is under way both numberings count."""
-    return Handles(
-        {**old.classes, **new.classes},
-        {**old.services, **new.services},
-        {**old.backends, **new.backends},
-        new.retired,
-    )
-
-
-def _settled(ledger: Ledger, desired: Desired) -> Ledger:
-    """The ledger once an apply is through: what is still there."""
-    return Ledger(
-        ledger.sysctls,
-        ledger.addresses & desired.addresses,
-        ledger.clsact & desired.classifiers.keys(),
-    )

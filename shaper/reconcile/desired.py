@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shaper.balance.schedule import Schedule, ScheduleEntry, build_schedule
 from shaper.model import (
@@ -26,10 +26,15 @@ from shaper.reconcile.entries import (
     Tables,
 )
 from shaper.reconcile.handles import Handles, backend_key
+from shaper.reconcile.sysctls import IPV6_FORWARDING
 from shaper.shaping.tree import MAJOR, TcTree, build_tree, target_minor
 
 SLOT_BUDGET = 1 << 19
-"""Slots for all schedules together: half of slot_map, the other half takes their successors."""
+"""Slots for all schedules together: half of slot_map, the other half takes their successors.
+
+Shared equally by the services, whose ports have one schedule in common. Even with the most services
+that is 1,024 each, enough for the most backends of a service.
+"""
 
 _FEATURES = {
     Scheduler.ROUND_ROBIN: "WITH_ROUND_ROBIN",
@@ -37,8 +42,6 @@ _FEATURES = {
     Scheduler.MAGLEV: "WITH_MAGLEV",
     Scheduler.SOURCE_HASH: "WITH_SOURCE_HASH",
 }
-
-_IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +55,15 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The whole state. `classifiers`: device -> program at clsact egress."""
+    """The whole state; by default, nothing. `classifiers`: device -> program at clsact egress."""
 
-    features: tuple[str, ...]
-    trees: Mapping[str, TcTree]
-    classifiers: Mapping[str, str]
-    xdp_devices: frozenset[str]
-    addresses: frozenset[tuple[str, Address]]
-    sysctls: Mapping[str, str]
-    tables: Tables
+    features: tuple[str, ...] = ()
+    trees: Mapping[str, TcTree] = field(default_factory=dict)
+    classifiers: Mapping[str, str] = field(default_factory=dict)
+    xdp_devices: frozenset[str] = frozenset()
+    addresses: frozenset[tuple[str, Address]] = frozenset()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    tables: Tables = field(default_factory=Tables)
 
 
 def desired_state(
@@ -111,7 +114,7 @@ def desired_tables(gateway: Gateway, runtime: Runtime, handles: Handles) -> Tabl
     backends: dict[int, BackendEntry] = {}
     services: dict[ServiceKey, ServiceEntry] = {}
     classes: dict[int, int] = {}
-    budget = SLOT_BUDGET // max(1, sum(len(service.ports) for service in gateway.services))
+    budget = SLOT_BUDGET // max(1, len(gateway.services))
     for service in gateway.services:
         service_id = handles.services[service.name]
         backends |= _backend_entries(service, service_id, runtime, handles)
@@ -194,5 +197,5 @@ def _sysctls(gateway: Gateway) -> dict[str, str]:
         for interface in gateway.interfaces:
             sysctls[f"net.ipv4.conf.{interface.device}.forwarding"] = "1"
     if 6 in versions:
-        sysctls[_IPV6_FORWARDING] = "1"
+        sysctls[IPV6_FORWARDING] = "1"
     return sysctls

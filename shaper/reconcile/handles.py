@@ -1,14 +1,16 @@
 """Names to kernel numbers: class minors, service ids, backend indices.
 
 Numbers are stored with the instance, so that an edit or a restart never renumbers what did not
-change. A flow entry refers to its backend by index: an index that was used is given out again only
-when no flow counts on it, the longest-unused first.
+change. A flow's entries refer to its backend and its service by number: one that was used is given
+out again only when there are no others, the longest-unused first, and a backend's only when no flow
+counts on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from shaper.errors import ShaperError
 from shaper.model import MAX_BACKENDS, MAX_SERVICES, Backend, Gateway, Service
@@ -20,12 +22,32 @@ LAST_MINOR = 0xFFEF
 
 @dataclass(frozen=True, slots=True)
 class Handles:
-    """`retired` lists backend indices that left the configuration, the oldest first."""
+    """`retired` lists backend indices that left the configuration, the oldest first;
+    `retired_services` service ids."""
 
     classes: Mapping[str, int] = field(default_factory=dict)
     services: Mapping[str, int] = field(default_factory=dict)
     backends: Mapping[str, int] = field(default_factory=dict)
     retired: tuple[int, ...] = ()
+    retired_services: tuple[int, ...] = ()
+
+    def union(self, new: Handles) -> Handles:
+        """Both numberings count while an apply from this one to `new` is under way."""
+        return Handles(
+            {**self.classes, **new.classes},
+            {**self.services, **new.services},
+            {**self.backends, **new.backends},
+            new.retired,
+            new.retired_services,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Recycled:
+    """Numbers by key, and those that no key has any more."""
+
+    numbers: dict[str, int]
+    retired: tuple[int, ...]
 
 
 def backend_key(service: Service, backend: Backend) -> str:
@@ -57,29 +79,43 @@ def allocate(
         ),
         "classes",
     )
-    services = _keep_or_give(
+    services = _recycle(
         [service.name for service in gateway.services],
         handles.services,
-        iter(range(MAX_SERVICES)),
+        handles.retired_services,
+        range(MAX_SERVICES),
         "services",
     )
-    keys = [backend_key(service, b) for service in gateway.services for b in service.backends]
-    kept = {handles.backends[key] for key in keys if key in handles.backends}
-    left = tuple(index for index in handles.backends.values() if index not in kept)
-    retired = (*handles.retired, *left)
-    known = kept | set(retired)
-    fresh = (index for index in range(MAX_BACKENDS) if index not in known)
-    reusable = (index for index in handles.retired if index not in busy_backends)
-    backends = _keep_or_give(keys, handles.backends, _chain(fresh, reusable), "backends")
-    in_use = set(backends.values())
-    return Handles(
-        classes, services, backends, tuple(index for index in retired if index not in in_use)
+    backends = _recycle(
+        [backend_key(service, b) for service in gateway.services for b in service.backends],
+        handles.backends,
+        handles.retired,
+        [index for index in range(MAX_BACKENDS) if index not in busy_backends],
+        "backends",
     )
+    return Handles(classes, services.numbers, backends.numbers, backends.retired, services.retired)
 
 
-def _chain(first: Iterable[int], second: Iterable[int]) -> Iterable[int]:
-    yield from first
-    yield from second
+def _recycle(
+    keys: Iterable[str],
+    known: Mapping[str, int],
+    retired: Iterable[int],
+    usable: Sequence[int],
+    what: str,
+) -> _Recycled:
+    """New keys get usable numbers: fresh ones, then the longest retired.
+
+    Args:
+        known, retired: as stored. After an interrupted apply a number may stand in both, or twice.
+    """
+    before = dict.fromkeys(retired)
+    allowed = set(usable)
+    fresh = (number for number in usable if number not in before)
+    reusable = (number for number in before if number in allowed)
+    numbers = _keep_or_give(keys, known, chain(fresh, reusable), what)
+    in_use = set(numbers.values())
+    left = dict.fromkeys((*before, *known.values()))
+    return _Recycled(numbers, tuple(number for number in left if number not in in_use))
 
 
 def _keep_or_give(

@@ -1,7 +1,7 @@
 """What a plan consists of (beside the tc operations of `shaper.shaping.plan`).
 
-Each is plain data with a sentence for people. Executing one twice does no harm, so an apply that
-was interrupted can simply run again.
+Each is plain data with a sentence for people. An apply that was interrupted is not continued but
+planned anew, from what is observed then, so no operation is planned whose effect is already there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RemovePrograms:
 
 @dataclass(frozen=True, slots=True)
 class SetSysctl:
-    """`was`: the value before shaper, kept in the ledger for `down`."""
+    """`was`: the value at the time of writing."""
 
     name: str
     value: str

@@ -1,14 +1,14 @@
 """Desired against actual: the operations between them, in an order that is safe at every point.
 
 New queues exist before a map points at them; a service is written after its backends, and
-announced after it works; what is retired goes last, when no map names it any more. So a process
-that is killed between any two operations leaves a gateway that forwards, and a next apply finds
-just the rest to do.
+announced after it works; what is retired goes last, when no map names it any more, and routing is
+the last to stop. So a process that is killed between any two operations leaves a gateway that
+forwards, and a next apply finds just the rest to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from shaper.model import Address
@@ -32,9 +32,10 @@ from shaper.reconcile.operations import (
     RemovePins,
     RemovePrograms,
     RemoveService,
-    SetSysctl,
 )
-from shaper.shaping.plan import TcPlan, plan_tree
+from shaper.reconcile.sysctls import plan_sysctls, still_needed
+from shaper.shaping.operations import TcOperation
+from shaper.shaping.plan import plan_tree
 from shaper.shaping.tree import TcTree
 
 
@@ -42,7 +43,7 @@ from shaper.shaping.tree import TcTree
 class Ledger:
     """What shaper changed outside its own objects, and how it was before: the way back.
 
-    Written before the change is made. `sysctls` keeps the order in which values are restored.
+    Written before the change is made, and `settled` once a plan is through.
     """
 
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -101,45 +102,50 @@ def plan_apply(desired: Desired, actual: Actual, ledger: Ledger, digest: str) ->
         ledger: what earlier applies noted.
         digest: of the object that the features compile to.
     """
-    trees = {
-        device: plan_tree(desired.trees.get(device), state.tree, device)
-        for device, state in actual.devices.items()
-    }
-    sysctls, noted = _plan_sysctls(desired.sysctls, actual.sysctls, ledger)
+    trees = [
+        plan_tree(desired.trees.get(device), state.tree, device)
+        for device, state in sorted(actual.devices.items())
+    ]
+    sysctls = plan_sysctls(desired.sysctls, actual.sysctls, ledger.sysctls)
     operations: list[Operation] = []
     if digest not in actual.complete:
         operations.append(LoadPrograms(digest, desired.features))
-    operations += sysctls
-    operations += _queues(trees, "prepare")
+    operations += sysctls.sets
+    operations += _joined(tree.prepare for tree in trees)
     operations += plan_tables(desired.tables, actual.tables)
     operations += _attach(desired, actual, digest)
     operations += _announce(desired, actual)
     operations += _withdraw(desired, actual, ledger)
     operations += _detach(desired, actual, ledger)
-    operations += _queues(trees, "retire")
+    operations += _joined(tree.retire for tree in trees)
+    operations += sysctls.restores
     operations += [RemovePrograms(old) for old in actual.digests if old != digest]
-    return Plan(tuple(operations), _ledger_after(operations, noted))
+    return Plan(tuple(operations), _ledger_during(operations, ledger, sysctls.noted))
 
 
 def plan_down(actual: Actual, ledger: Ledger) -> Plan:
     """The way back to a machine without this instance; everything else stays."""
-    nothing = Desired((), {}, {}, frozenset(), frozenset(), {}, Tables())
-    trees = {
-        device: plan_tree(None, state.tree, device) for device, state in actual.devices.items()
-    }
+    nothing = Desired()
     operations: list[Operation] = []
     operations += _withdraw(nothing, actual, ledger)
     operations += _detach(nothing, actual, ledger)
-    operations += _queues(trees, "prepare")
-    operations += _queues(trees, "retire")
-    operations += [
-        SetSysctl(name, was, actual.sysctls[name])
-        for name, was in ledger.sysctls.items()
-        if name in actual.sysctls
-    ]
+    operations += _joined(
+        plan_tree(None, state.tree, device).retire
+        for device, state in sorted(actual.devices.items())
+    )
+    operations += plan_sysctls(nothing.sysctls, actual.sysctls, ledger.sysctls).restores
     if actual.pins:
         operations.append(RemovePins())
     return Plan(tuple(operations), Ledger())
+
+
+def settled(ledger: Ledger, desired: Desired) -> Ledger:
+    """The ledger of a plan for `desired` that is through: what it gave back is forgotten."""
+    return Ledger(
+        still_needed(ledger.sysctls, desired.sysctls),
+        ledger.addresses & desired.addresses,
+        ledger.clsact & desired.classifiers.keys(),
+    )
 
 
 def plan_tables(desired: Tables, actual: Tables) -> list[Operation]:
@@ -169,44 +175,9 @@ def plan_tables(desired: Tables, actual: Tables) -> list[Operation]:
     return operations
 
 
-def _queues(trees: Mapping[str, TcPlan], half: str) -> Iterator[Operation]:
-    for device in sorted(trees):
-        yield from getattr(trees[device], half)
-
-
-def _plan_sysctls(
-    desired: Mapping[str, str], actual: Mapping[str, str], ledger: Ledger
-) -> tuple[list[Operation], Ledger]:
-    """Sets what is missing and gives back what is no longer needed.
-
-    Writing an `all` key writes every device's, so those values are noted with it.
-    """
-    operations: list[Operation] = []
-    noted = dict(ledger.sysctls)
-    for name, value in desired.items():
-        was = actual[name]
-        if was != value:
-            operations.append(SetSysctl(name, value, was))
-            noted.setdefault(name, was)
-            for sibling in _siblings(name, actual):
-                noted.setdefault(sibling, actual[sibling])
-    needed = set(desired) | {s for name in desired for s in _siblings(name, actual)}
-    for name in [name for name in noted if name not in needed]:
-        before = noted.pop(name)
-        if name in actual and actual[name] != before:
-            operations.append(SetSysctl(name, before, actual[name]))
-    return operations, Ledger(noted, ledger.addresses, ledger.clsact)
-
-
-def _siblings(name: str, actual: Mapping[str, str]) -> list[str]:
-    head, all_devices, tail = name.partition(".all.")
-    if not all_devices:
-        return []
-    return [
-        other
-        for other in actual
-        if other != name and other.startswith(f"{head}.") and other.endswith(f".{tail}")
-    ]
+def _joined(halves: Iterable[tuple[TcOperation, ...]]) -> Iterator[Operation]:
+    for operations in halves:
+        yield from operations
 
 
 def _attach(desired: Desired, actual: Actual, digest: str) -> Iterator[Operation]:
@@ -246,8 +217,11 @@ def _detach(desired: Desired, actual: Actual, ledger: Ledger) -> Iterator[Operat
             yield RemoveClsact(device)
 
 
-def _ledger_after(operations: list[Operation], noted: Ledger) -> Ledger:
-    """The union of before and after: right at every point while the operations run."""
+def _ledger_during(
+    operations: list[Operation], before: Ledger, sysctls: Mapping[str, str]
+) -> Ledger:
+    """All that was noted and all that the operations will add; nothing is dropped yet, because
+    they may be interrupted."""
     addresses = {(op.device, op.address) for op in operations if isinstance(op, AddAddress)}
     clsact = {op.device for op in operations if isinstance(op, AddClsact)}
-    return Ledger(noted.sysctls, noted.addresses | addresses, noted.clsact | clsact)
+    return Ledger(sysctls, before.addresses | addresses, before.clsact | clsact)
