@@ -26,7 +26,15 @@ class UsageError(ShaperError):
 
 
 class KernelError(ShaperError):
-    """The kernel refused, or lacks a feature that is needed."""
+    """The kernel refused, or lacks a feature that is needed.
+
+    Args:
+        errno: of the call that was refused; None where no call was.
+    """
+
+    def __init__(self, message: str, hint: str = "", errno: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.errno = errno
 
 
 class VerifyError(ShaperError):

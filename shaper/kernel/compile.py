@@ -95,23 +95,33 @@ def compile_object(
     """
     text = assemble(*sources, folder=folder)
     digest = object_digest(text, defines, programs)
-    path = cache / "objects" / f"{digest}.json"
-    if path.is_file():
-        return _decode(path.read_text())
+    stored = stored_object(digest, cache=cache)
+    if stored is not None:
+        return stored
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     compiled = _compile(text, digest, defines, programs, cache)
-    _write(path, json.dumps(asdict(compiled)))
+    _write(_path(cache, digest), json.dumps(asdict(compiled)))
     return compiled
+
+
+def stored_object(digest: str, *, cache: Path = CACHE) -> ProgramObject | None:
+    """What `compile_object` kept under this digest; None where it is not there or is damaged.
+
+    An upgrade brings other sources, hence another digest: what is loaded still is this one.
+    """
+    try:
+        return _decode(_path(cache, digest).read_text(), digest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _path(cache: Path, digest: str) -> Path:
+    return cache / "objects" / f"{digest}.json"
 
 
 def object_digest(text: str, defines: tuple[str, ...], programs: tuple[str, ...]) -> str:
     parts = [text, *sorted(defines), *programs, _bcc_version()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def current_digest(defines: tuple[str, ...]) -> str:
-    """The digest that `compile_object` would give, without compiling."""
-    return object_digest(assemble(*_SOURCES), defines, tuple(PROGRAMS))
 
 
 def _bcc_version() -> str:
@@ -200,8 +210,11 @@ def _write(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
-def _decode(text: str) -> ProgramObject:
+def _decode(text: str, digest: str) -> ProgramObject:
+    """Raises ValueError, KeyError, TypeError or AttributeError for what was never written so."""
     data = json.loads(text)
+    if data["digest"] != digest:
+        raise ValueError(f"the object of {data['digest']} stands in the place of {digest}")
     return ProgramObject(
         digest=data["digest"],
         maps={name: MapSpec(**spec) for name, spec in data["maps"].items()},

@@ -19,7 +19,8 @@ from typing import Any
 from shaper.errors import KernelError
 
 BPF_ANY = 0
-BPF_NOEXIST = 1
+_PROGRAM_MAPS_MAX = 64
+"""MAX_USED_MAPS of include/linux/bpf_verifier.h: no program refers to more maps."""
 
 
 class ProgramType(IntEnum):
@@ -139,6 +140,15 @@ class MapInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel says of a program (struct bpf_prog_info), and the ids of its maps."""
+
+    program_id: int
+    name: str
+    map_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class TestRun:
     """Outcome of BPF_PROG_TEST_RUN: the verdict, the packet and the context afterwards."""
 
@@ -163,7 +173,7 @@ def _check(result: int, what: str, hint: str = "") -> int:
         code = -result if result != -1 else ctypes.get_errno() or errno.EPERM
         if not hint and code == errno.EPERM:
             hint = "this needs root (CAP_BPF and CAP_NET_ADMIN)"
-        raise KernelError(f"{what}: {os.strerror(code)}", hint)
+        raise KernelError(f"{what}: {os.strerror(code)}", hint, code)
     return result
 
 
@@ -219,14 +229,15 @@ def map_info(fd: int) -> MapInfo:
     )
 
 
-def program_id(fd: int) -> int:
-    info = _ProgInfo()
+def program_info(fd: int) -> ProgramInfo:
+    maps = (ctypes.c_uint32 * _PROGRAM_MAPS_MAX)()
+    info = _ProgInfo(nr_map_ids=len(maps), map_ids=ctypes.addressof(maps))
     size = ctypes.c_uint32(ctypes.sizeof(info))
     _check(
         _lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)),
         "reading program info",
     )
-    return int(info.id)
+    return ProgramInfo(info.id, info.name.decode(), frozenset(maps[: info.nr_map_ids]))
 
 
 def program_name(program_id: int) -> str:
@@ -235,13 +246,7 @@ def program_name(program_id: int) -> str:
     if fd < 0:
         return ""
     try:
-        info = _ProgInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        _check(
-            _lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)),
-            "reading program info",
-        )
-        return str(info.name.decode())
+        return program_info(fd).name
     finally:
         os.close(fd)
 

@@ -6,6 +6,10 @@
 A map whose declaration did not change is taken over with its content, so new programs know every
 flow. The digest in the path tells which object is loaded; programs of another digest are removed
 once the new ones are attached.
+
+A program keeps the maps that it was loaded with. Where the pin of one was removed meanwhile, a map
+made in its place is another map, of which the program knows nothing. Such a set of programs is
+stale: it shows under the name DIGEST-stale, hence is replaced like the set of another digest.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import ctypes
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from shaper.kernel.compile import (
     decode_type,
 )
 
+_STALE = "-stale"
 _BPFFS_MAGIC = 0xCAFE4A11
 BPFFS = Path("/sys/fs/bpf")
 
@@ -71,6 +76,15 @@ class Loaded:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _PinnedSet:
+    """A folder of pinned programs. `name`: its digest, marked where it is stale."""
+
+    name: str
+    folder: Path
+    programs: dict[str, int]  # name -> kernel id
+
+
 def load(compiled: ProgramObject, pins: Path | None) -> Loaded:
     """Loads everything in `compiled`; what is already pinned is opened instead.
 
@@ -82,11 +96,13 @@ def load(compiled: ProgramObject, pins: Path | None) -> Loaded:
     if pins is not None:
         ensure_bpffs()
         (pins / "maps").mkdir(parents=True, exist_ok=True)
-        (pins / "programs" / compiled.digest).mkdir(parents=True, exist_ok=True)
     loaded = Loaded(compiled.digest)
     try:
         for name, spec in compiled.maps.items():
             loaded.maps[name] = _open_map(name, spec, pins / "maps" / name if pins else None)
+        if pins is not None:
+            remove_programs(pins, f"{compiled.digest}{_STALE}")
+            (pins / "programs" / compiled.digest).mkdir(parents=True, exist_ok=True)
         for name, program in compiled.programs.items():
             path = pins / "programs" / compiled.digest / name if pins else None
             loaded.programs[name] = _open_program(name, program, loaded.maps, path)
@@ -96,15 +112,48 @@ def load(compiled: ProgramObject, pins: Path | None) -> Loaded:
     return loaded
 
 
-def open_maps(specs: Mapping[str, MapSpec], pins: Path) -> dict[str, BpfMap] | None:
-    """The instance's maps where all are pinned, else None. The caller closes them."""
+def open_loaded(compiled: ProgramObject, pins: Path) -> Loaded:
+    """Opens what `load` pinned; never makes anything.
+
+    Raises:
+        KernelError: something is missing, or the programs do not run on the pinned maps.
+    """
+    if compiled.digest not in complete_digests(pins):
+        raise _not_loaded()
+    loaded = Loaded(compiled.digest, open_maps(compiled.maps, pins))
+    try:
+        for name in compiled.programs:
+            fd = libbpf.pinned(pins / "programs" / compiled.digest / name)
+            if fd is None:
+                raise _not_loaded()
+            loaded.programs[name] = fd
+        if loaded.maps.keys() != compiled.maps.keys():
+            raise _not_loaded()
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
+
+
+def _not_loaded() -> KernelError:
+    return KernelError("the data plane of this instance is not loaded", "apply again")
+
+
+def open_maps(specs: Mapping[str, MapSpec], pins: Path) -> dict[str, BpfMap]:
+    """Those of the instance's maps that are pinned; perhaps none. The caller closes them.
+
+    Raises:
+        KernelError: a map has another layout than its declaration.
+    """
     maps: dict[str, BpfMap] = {}
-    for name, spec in specs.items():
-        opened = _pinned_map(name, spec, pins / "maps" / name)
-        if opened is None:
-            close_maps(maps)
-            return None
-        maps[name] = opened
+    try:
+        for name, spec in specs.items():
+            opened = _pinned_map(name, spec, pins / "maps" / name)
+            if opened is not None:
+                maps[name] = opened
+    except BaseException:
+        close_maps(maps)
+        raise
     return maps
 
 
@@ -116,26 +165,64 @@ def close_maps(maps: dict[str, BpfMap]) -> None:
 
 def pinned_programs(pins: Path) -> dict[int, str]:
     """Kernel id -> "DIGEST/NAME" of every program the instance has pinned."""
-    programs = {}
-    for digest in pinned_digests(pins):
-        for path in (pins / "programs" / digest).iterdir():
-            fd = libbpf.pinned(path)
-            if fd is not None:
-                programs[libbpf.program_id(fd)] = f"{digest}/{path.name}"
-                os.close(fd)
-    return programs
+    return {
+        program_id: f"{pinned.name}/{name}"
+        for pinned in _pinned_sets(pins)
+        for name, program_id in pinned.programs.items()
+    }
 
 
 def pinned_digests(pins: Path) -> tuple[str, ...]:
     """Digests of the objects whose programs are pinned completely or in part."""
-    folder = pins / "programs"
-    return tuple(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else ()
+    return tuple(sorted(pinned.name for pinned in _pinned_sets(pins)))
+
+
+def complete_digests(pins: Path) -> frozenset[str]:
+    """Digests whose programs are all pinned, and all run on the maps that are pinned now."""
+    return frozenset(
+        pinned.name
+        for pinned in _pinned_sets(pins)
+        if pinned.programs.keys() == PROGRAMS.keys() and not pinned.name.endswith(_STALE)
+    )
 
 
 def remove_programs(pins: Path, digest: str) -> None:
-    folder = pins / "programs" / digest
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    """Unpins a set by the name that `pinned_digests` gives it."""
+    for pinned in list(_pinned_sets(pins)):
+        if pinned.name == digest:
+            shutil.rmtree(pinned.folder)
+
+
+def _pinned_sets(pins: Path) -> Iterator[_PinnedSet]:
+    folder = pins / "programs"
+    if not folder.is_dir():
+        return
+    maps = _pinned_map_ids(pins)
+    for entry in sorted(folder.iterdir()):
+        found: dict[str, int] = {}
+        stale = False
+        for path in entry.iterdir():
+            fd = libbpf.pinned(path)
+            if fd is None:
+                continue
+            try:
+                info = libbpf.program_info(fd)
+            finally:
+                os.close(fd)
+            found[path.name] = info.program_id
+            stale = stale or not info.map_ids <= maps
+        yield _PinnedSet(f"{entry.name}{_STALE}" if stale else entry.name, entry, found)
+
+
+def _pinned_map_ids(pins: Path) -> frozenset[int]:
+    ids = set()
+    folder = pins / "maps"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        fd = libbpf.pinned(path)
+        if fd is not None:
+            ids.add(libbpf.map_info(fd).map_id)
+            os.close(fd)
+    return frozenset(ids)
 
 
 def remove_pins(pins: Path) -> None:

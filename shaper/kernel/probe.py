@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from functools import cache
@@ -25,11 +26,17 @@ _FETCHING_ADD = b"".join(
 def atomic_fetch() -> bool:
     """Whether BPF programs may use atomics that return the old value.
 
-    Kernel commit 5ca419f2864a (5.12) added them; without, round-robin counts per CPU.
+    Kernel commit 5ca419f2864a (5.12) added them, and the verifier answers EINVAL before; then two
+    CPUs may take the same turn of a round-robin ring.
+
+    Raises:
+        KernelError: programs cannot be loaded at all, so nothing was found out.
     """
     try:
         fd = libbpf.program_load(libbpf.ProgramType.XDP, "probe", _FETCHING_ADD)
-    except KernelError:
-        return False
+    except KernelError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
     os.close(fd)
     return True
