@@ -77,7 +77,7 @@ def comparable(tree: TcTree | None) -> object:
         replace(spec, priority=0, quantum_bytes=0) if spec.minor in inner else spec
         for spec in tree.classes
     }
-    return classes, set(tree.leaves)
+    return tree.default_minor, classes, set(tree.leaves)
 
 
 def operations(plan: TcPlan) -> tuple[TcOperation, ...]:

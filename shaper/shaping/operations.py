@@ -27,12 +27,19 @@ class AddRoot:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoot:
-    """Takes every class and leaf along."""
+    """Takes every class and leaf along, and the packets that wait in them.
+
+    `new_default`: to be made anew at once, with another default class.
+    """
 
     device: str
+    new_default: bool = False
 
     def describe(self) -> str:
-        return f"{self.device}: delete root qdisc htb {MAJOR:x}:"
+        sentence = f"{self.device}: delete root qdisc htb {MAJOR:x}:"
+        if self.new_default:
+            return f"{sentence} to change its default class (the packets queued there are lost)"
+        return sentence
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,10 @@
 two the caller points the traffic at the new classes, so no packet is ever sent to a class that does
 not exist, and none is lost with a class that still gets traffic.
 
+HTB's default class is fixed when the root qdisc is made. Were it left at a class that is gone, HTB
+would send what belongs to no class of the device straight out, unshaped. So where the default class
+gets another minor, the root is made anew, with everything below it.
+
 A leaf qdisc cannot become one of another kind under the same handle (tc_modify_qdisc() refuses),
 so it is deleted and added; for that moment HTB has its built-in fifo there.
 """
@@ -39,8 +43,8 @@ class TcPlan:
 def plan_tree(desired: TcTree | None, actual: TcTree | None, device: str) -> TcPlan:
     """The operations between two trees; none where they agree.
 
-    Not compared, because HTB cannot change it in place: the default minor of the root qdisc, and
-    priority and quantum of inner classes (where they mean nothing).
+    Not compared: priority and quantum of inner classes, which mean nothing there and which HTB does
+    not change in place.
 
     Args:
         desired: None where the device should have no tree.
@@ -50,6 +54,9 @@ def plan_tree(desired: TcTree | None, actual: TcTree | None, device: str) -> TcP
     if desired is None:
         return TcPlan(retire=() if actual is None else (DeleteRoot(device),))
     prepare: list[TcOperation] = []
+    if actual is not None and actual.default_minor != desired.default_minor:
+        prepare.append(DeleteRoot(device, new_default=True))
+        actual = None
     if actual is None:
         prepare.append(AddRoot(device, desired.default_minor))
         actual = TcTree(device, desired.default_minor, (), ())

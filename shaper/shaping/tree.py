@@ -29,10 +29,6 @@ ROOT_MINOR: Final = 1
 MAX_CLASS_DEPTH: Final = 7
 """Levels of configured classes: TC_HTB_MAXDEPTH (8) less the root class."""
 
-RESIDUAL_KEY: Final = "/."
-"""Takes the default traffic on a device that the default class is not on."""
-
-_RESIDUAL_PRIORITY: Final = 7
 _MIN_DIRECT_BPS: Final = 8_000
 _MIN_DIRECT_SHARE: Final = 100
 
@@ -57,7 +53,7 @@ class TcTree:
     """Everything below the root qdisc of a device.
 
     `classes` has parents before children, first the root class. `default_minor` is where HTB puts
-    packets without a class; it is fixed when the qdisc is made.
+    packets of no class that the device has; it is fixed when the qdisc is made.
     """
 
     device: str
@@ -83,8 +79,6 @@ def class_keys(gateway: Gateway) -> tuple[str, ...]:
     for item in gateway.classes:
         path = paths[item.name]
         keys += [f"{path}/", f"{path}/."] if item.name in inner else [path]
-    if any(_default_is_missing(gateway, interface) for interface in gateway.interfaces):
-        keys.append(RESIDUAL_KEY)
     return tuple(keys)
 
 
@@ -109,7 +103,8 @@ def build_tree(
     """The tree of one interface; None where it sets no bandwidth.
 
     Rates and ceils are clipped to the interface's bandwidth. A class that is not on the interface,
-    or whose parent is not, is left out.
+    or whose parent is not, is left out. The default class is on every interface with a bandwidth:
+    `shaper.config.checks.classes` sees to it.
 
     Args:
         minors: key -> minor, for every one of `class_keys`.
@@ -118,9 +113,17 @@ def build_tree(
     Raises:
         KernelError: a leaf qdisc that is named explicitly and that the kernel lacks.
     """
-    if interface.bandwidth_bps is None:
+    if interface.bandwidth_bps is None or gateway.default_class is None:
         return None
-    return _Builder(gateway, interface, interface.bandwidth_bps, minors, mtu, leaf_kinds).build()
+    return _Builder(
+        gateway,
+        interface,
+        interface.bandwidth_bps,
+        gateway.default_class,
+        minors,
+        mtu,
+        leaf_kinds,
+    ).build()
 
 
 @dataclass(slots=True)
@@ -128,6 +131,7 @@ class _Builder:
     gateway: Gateway
     interface: Interface
     bandwidth_bps: int
+    default_class: str
     minors: Mapping[str, int]
     mtu: int
     leaf_kinds: frozenset[str]
@@ -138,13 +142,11 @@ class _Builder:
     def build(self) -> TcTree:
         self._inner = _inner_names(self.gateway)
         self._add_class(ROOT_MINOR, 0, self.bandwidth_bps, self.bandwidth_bps, 0, "root")
-        top = self._members(None)
-        for item in top:
+        for item in self._members(None):
             self._add(item, ROOT_MINOR, item.name)
-        if _default_is_missing(self.gateway, self.interface):
-            self._add_residual(top)
+        default_minor = target_minor(self.gateway, self.default_class, self.minors)
         return TcTree(
-            self.interface.device, self._default_minor(), tuple(self._classes), tuple(self._leaves)
+            self.interface.device, default_minor, tuple(self._classes), tuple(self._leaves)
         )
 
     def _members(self, parent: str | None) -> list[TrafficClass]:
@@ -166,12 +168,6 @@ class _Builder:
         self._add_leaf(f"{path}/.", minor, own, ceil, item.priority, item.leaf)
         for child in children:
             self._add(child, minor, f"{path}/{child.name}")
-
-    def _add_residual(self, top: list[TrafficClass]) -> None:
-        rate = _remainder(self.bandwidth_bps, top)
-        self._add_leaf(
-            RESIDUAL_KEY, ROOT_MINOR, rate, self.bandwidth_bps, _RESIDUAL_PRIORITY, Leaf()
-        )
 
     def _add_leaf(
         self, key: str, parent_minor: int, rate: int, ceil: int, priority: int, leaf: Leaf
@@ -200,12 +196,6 @@ class _Builder:
             )
         )
 
-    def _default_minor(self) -> int:
-        default = self.gateway.default_class
-        if default is None or _default_is_missing(self.gateway, self.interface):
-            return self.minors[RESIDUAL_KEY]
-        return target_minor(self.gateway, default, self.minors)
-
 
 def _remainder(rate_bps: int, children: list[TrafficClass]) -> int:
     """What children leave of a rate; a hundredth at least, so that nothing starves."""
@@ -233,14 +223,3 @@ def _ancestry(by_name: Mapping[str, TrafficClass], name: str) -> Iterator[str]:
     if parent is not None:
         yield from _ancestry(by_name, parent)
     yield name
-
-
-def _default_is_missing(gateway: Gateway, interface: Interface) -> bool:
-    """Whether a shaped interface lacks the default class or one of its ancestors."""
-    if interface.bandwidth_bps is None:
-        return False
-    if gateway.default_class is None:
-        return True
-    by_name = {item.name: item for item in gateway.classes}
-    line = _ancestry(by_name, gateway.default_class)
-    return not all(interface.name in by_name[name].interfaces for name in line)

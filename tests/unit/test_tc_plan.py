@@ -120,6 +120,16 @@ def test_first_apply_makes_the_root_and_every_class_with_its_leaf() -> None:
     )
 
 
+def test_another_default_class_makes_the_root_anew_and_says_what_is_lost() -> None:
+    """HTB cannot change its default; a stale one lets packets out unshaped."""
+    desired = replace(SMALL, default_minor=0x11)
+    plan = plan_of(desired, with_tree(SMALL))
+    assert plan.prepare[:2] == (DeleteRoot(DEVICE, new_default=True), AddRoot(DEVICE, 0x11))
+    assert plan.prepare[1:] == plan_tree(desired, None, DEVICE).prepare
+    assert plan.retire == ()
+    assert plan.prepare[0].describe().endswith("(the packets queued there are lost)")
+
+
 def test_changed_rate_is_one_change_in_place() -> None:
     faster = replace(SMALL.classes[1], rate_bps=16 * 10**6)
     desired = replace(SMALL, classes=(SMALL.classes[0], faster, SMALL.classes[2]))
@@ -183,6 +193,11 @@ def test_lost_minors_move_a_class_by_taking_it_away_first() -> None:
     [
         (AddRoot("wan0", 0x10), "wan0: add root qdisc htb 5348: default 10"),
         (DeleteRoot("wan0"), "wan0: delete root qdisc htb 5348:"),
+        (
+            DeleteRoot("wan0", new_default=True),
+            "wan0: delete root qdisc htb 5348: to change its default class "
+            "(the packets queued there are lost)",
+        ),
         (
             AddClass("wan0", class_spec(0x10)),
             "wan0: add class 5348:10 c10 rate 8mbit ceil 1gbit priority 2",

@@ -168,16 +168,16 @@ def test_class_has_one_role_on_every_interface() -> None:
     assert by_name(build(split, LAN))["web/."].rate_bps == 100 * MBIT  # no child takes of it here
 
 
-def test_interface_without_the_default_class_gets_a_residual_class() -> None:
+def test_default_class_is_a_leaf_of_every_tree_whatever_else_is_left_out() -> None:
     split = gateway(
-        traffic_class("bulk", interfaces=("wan",)), traffic_class("web", rate=60 * MBIT)
+        traffic_class("bulk"),
+        traffic_class("rest", "bulk", interfaces=("wan",)),
+        traffic_class("web", interfaces=("wan",)),
     )
-    assert class_keys(split) == ("bulk", "web", "/.")
-    tree = build(split, LAN)
-    residual = by_name(tree)["/."]
-    assert tree.default_minor == residual.minor
-    assert (residual.rate_bps, residual.ceil_bps, residual.priority) == (40 * MBIT, 100 * MBIT, 7)
-    assert "/." not in by_name(build(split, WAN))
+    for interface in (WAN, LAN):
+        tree = build(split, interface)
+        assert tree.default_minor == by_name(tree)["bulk/."].minor
+        assert tree.default_minor in {leaf.class_minor for leaf in tree.leaves}
 
 
 def test_key_changes_with_parent_and_role() -> None:
