@@ -11,6 +11,8 @@ from pathlib import Path
 from shaper.errors import KernelError
 
 _ROOT = Path("/proc/sys")
+_WITH = {"net.ipv6.conf.all.forwarding": ("accept_ra",)}
+"""Keys of a device that matter where a switch is thrown (`shaper.reconcile.sysctls`)."""
 
 
 def _path(name: str) -> Path:
@@ -37,16 +39,23 @@ def write(name: str, value: str) -> None:
 
 
 def read_family(names: Iterable[str]) -> dict[str, str]:
-    """The named sysctls, and for `….conf.all.KEY` the same key of every device."""
+    """The named sysctls that exist, and for `….conf.all.KEY` the same key of every device; for
+    IPv6 forwarding also the devices' accept_ra."""
     values = {}
     for name in names:
         head, separator, key = name.partition(".conf.all.")
         members = [name]
         if separator:
-            folder = _ROOT / head.replace(".", "/") / "conf"
-            members += [f"{head}.conf.{entry.name}.{key}" for entry in sorted(folder.iterdir())]
+            keys = (key, *_WITH.get(name, ()))
+            members += [f"{head}.conf.{device}.{k}" for k in keys for device in _devices(head)]
         for member in members:
             value = read(member)
             if value is not None:
                 values[member] = value
     return values
+
+
+def _devices(family: str) -> list[str]:
+    """Whom `net.ipv6` or `net.ipv4` has settings for; nobody where the protocol is switched off."""
+    folder = _ROOT / family.replace(".", "/") / "conf"
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

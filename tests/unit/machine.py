@@ -31,6 +31,8 @@ from tests.fakes import FakeTrafficControl
 ENVIRONMENT = Environment(
     mtu={"eth0": 1500, "eth1": 1500}, leaf_kinds=frozenset({"fq_codel"}), atomic_fetch=True
 )
+LINKS = (*ENVIRONMENT.mtu, "eth2.7")
+"""Every device of the machine; the last one is none of the gateway's interfaces."""
 
 
 def gateway(
@@ -61,13 +63,14 @@ def service(
     backends: int = 2,
     class_name: str | None = "web",
     scheduler: Scheduler = Scheduler.ROUND_ROBIN,
+    ports: tuple[int, ...] = (80,),
 ) -> Service:
     version6 = ip_address(address).version == 6
     prefix = "2001:db8:1::" if version6 else "203.0.113."
     return Service(
         name=name,
         address=ip_address(address),
-        ports=(80,),
+        ports=ports,
         protocol=Protocol.TCP,
         scheduler=scheduler,
         forwarding=Forwarding.NAT,
@@ -97,13 +100,16 @@ class Machine:
     classes: dict[int, int] = field(default_factory=dict)
     default_class: int = 0
     tc: FakeTrafficControl = field(default_factory=FakeTrafficControl)
+    announced_routes: set[str] = field(default_factory=lambda: set(LINKS))
+    """Devices with a default route that a router announced."""
 
     def __post_init__(self) -> None:
         for device in ENVIRONMENT.mtu:
             self.addresses.setdefault(device, set())
+        for device in ("all", "default", *LINKS):
             self.sysctls.setdefault(f"net.ipv4.conf.{device}.forwarding", "0")
             self.sysctls.setdefault(f"net.ipv6.conf.{device}.forwarding", "0")
-        self.sysctls.setdefault("net.ipv6.conf.all.forwarding", "0")
+            self.sysctls.setdefault(f"net.ipv6.conf.{device}.accept_ra", "1")
 
     def actual(self) -> Actual:
         return Actual(
@@ -194,6 +200,13 @@ class Machine:
                 return False
         return True
 
+    def assert_nothing_leaves_unshaped(self) -> None:
+        """HTB sends out directly what belongs to no class, unless its default class exists."""
+        for device in ENVIRONMENT.mtu:
+            tree = self.tc.observe(device).tree
+            leaves = {leaf.class_minor for leaf in tree.leaves} if tree else set()
+            assert tree is None or tree.default_minor in leaves
+
     def _require_class(self, classid: int) -> None:
         """A map must never point at a class that no device has."""
         if not classid:
@@ -204,6 +217,7 @@ class Machine:
         assert classid & 0xFFFF in minors
 
     def _set_sysctl(self, name: str, value: str) -> None:
+        """As addrconf_fixup_forwarding() and devinet_sysctl_forward() do."""
         assert name in self.sysctls
         self.sysctls[name] = value
         head, everything, key = name.partition(".all.")
@@ -211,6 +225,12 @@ class Machine:
             for other in self.sysctls:
                 if other.startswith(f"{head}.") and other.endswith(f".{key}"):
                     self.sysctls[other] = value
+        if name.startswith("net.ipv6") and name.endswith(".forwarding") and value == "1":
+            self.announced_routes = {
+                device
+                for device in self.announced_routes
+                if self.sysctls[f"net.ipv6.conf.{device}.accept_ra"] == "2"
+            }
 
     def _clear_tables(self) -> None:
         self.services.clear()

@@ -9,11 +9,20 @@ from ipaddress import ip_address
 
 import pytest
 
-from shaper.model import BackendRuntime, Gateway, Runtime, Scheduler
+from shaper.balance.schedule import MAX_SLOTS, maglev_size
+from shaper.errors import KernelError
+from shaper.model import (
+    MAX_BACKENDS_PER_SERVICE,
+    MAX_SERVICES,
+    BackendRuntime,
+    Gateway,
+    Runtime,
+    Scheduler,
+)
 from shaper.reconcile import operations as ops
-from shaper.reconcile.desired import desired_state
+from shaper.reconcile.desired import SLOT_BUDGET, desired_state
 from shaper.reconcile.handles import Handles, allocate
-from shaper.reconcile.plan import Ledger, Plan, plan_apply, plan_down
+from shaper.reconcile.plan import Ledger, Plan, plan_apply, plan_down, settled
 from tests.unit.machine import ENVIRONMENT, Machine, gateway, service, traffic_class
 
 FULL = gateway()
@@ -38,6 +47,10 @@ CONFIGURATIONS = {
         services=(service(), service("dns", "198.51.100.11", 3, None, Scheduler.MAGLEV))
     ),
     "other default": gateway(default_class="web"),
+    "renamed default": gateway(
+        classes=(traffic_class("web"), traffic_class("rest")), default_class="rest"
+    ),
+    "both versions": gateway(services=(service(), service("www6", "2001:db8::10"))),
     "fewer backends": gateway(services=(service(backends=1),)),
 }
 
@@ -68,27 +81,42 @@ def converge(
         machine.execute(operation)
     again, _ = make_plan(machine, wanted, numbers, plan.ledger, runtime or {})
     assert again.operations == ()
-    return numbers, plan.ledger, plan.operations
+    machine.assert_nothing_leaves_unshaped()
+    desired = desired_state(wanted, runtime or {}, numbers, ENVIRONMENT)
+    return numbers, settled(plan.ledger, desired), plan.operations
+
+
+def take_down(machine: Machine, ledger: Ledger) -> None:
+    for operation in plan_down(machine.actual(), ledger).operations:
+        machine.execute(operation)
+
+
+def machine_of_others() -> Machine:
+    """With settings and an address that are not shaper's."""
+    machine = Machine()
+    machine.sysctls["net.ipv6.conf.eth1.forwarding"] = "1"
+    machine.sysctls["net.ipv6.conf.eth0.accept_ra"] = "0"
+    machine.addresses["eth0"].add(ip_address("198.51.100.1"))
+    machine.announced_routes.remove("eth0")
+    return machine
 
 
 @pytest.mark.parametrize("before", CONFIGURATIONS)
 @pytest.mark.parametrize("after", CONFIGURATIONS)
 def test_every_configuration_leads_to_every_other(before: str, after: str) -> None:
-    machine = Machine()
+    machine = machine_of_others()
     handles, ledger, _ = converge(machine, CONFIGURATIONS[before])
-    converge(machine, CONFIGURATIONS[after], handles, ledger)
+    _, ledger, _ = converge(machine, CONFIGURATIONS[after], handles, ledger)
+    take_down(machine, ledger)
+    assert machine == machine_of_others()
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_down_leaves_the_machine_as_it_was(name: str) -> None:
-    machine = Machine()
-    machine.sysctls["net.ipv6.conf.eth1.forwarding"] = "1"
-    machine.addresses["eth0"].add(ip_address("198.51.100.1"))
-    pristine = copy.deepcopy(machine)
+    machine = machine_of_others()
     _, ledger, _ = converge(machine, CONFIGURATIONS[name])
-    for operation in plan_down(machine.actual(), ledger).operations:
-        machine.execute(operation)
-    assert machine == pristine
+    take_down(machine, ledger)
+    assert machine == machine_of_others()
 
 
 @pytest.mark.parametrize("then", ["apply", "down"])
@@ -104,9 +132,38 @@ def test_a_stop_at_any_operation_can_be_repaired(name: str, then: str) -> None:
         if then == "apply":
             converge(machine, wanted, numbers, plan.ledger)
             continue
-        for operation in plan_down(machine.actual(), plan.ledger).operations:
-            machine.execute(operation)
+        take_down(machine, plan.ledger)
         assert machine == pristine
+
+
+EDITS = [
+    ("both versions", "full"),
+    ("ipv6", "nothing"),
+    ("full", "renamed default"),
+    ("nested classes", "other default"),
+    ("two services", "unshaped"),
+]
+
+
+@pytest.mark.parametrize("then", ["the new", "the old", "down"])
+@pytest.mark.parametrize(("before", "after"), EDITS)
+def test_an_edit_stopped_at_any_operation_can_be_repaired(
+    before: str, after: str, then: str
+) -> None:
+    """Also the ledger: an edit that was stopped has forgotten nothing that is not given back."""
+    start = machine_of_others()
+    old, ledger, _ = converge(start, CONFIGURATIONS[before])
+    plan, new = make_plan(start, CONFIGURATIONS[after], old, ledger, {})
+    for stop in range(len(plan.operations) + 1):
+        machine = copy.deepcopy(start)
+        for operation in plan.operations[:stop]:
+            machine.execute(operation)
+        noted = plan.ledger
+        if then != "down":
+            wanted = CONFIGURATIONS[after if then == "the new" else before]
+            _, noted, _ = converge(machine, wanted, old.union(new), noted)
+        take_down(machine, noted)
+        assert machine == machine_of_others()
 
 
 def test_an_address_that_was_there_before_is_not_taken_away() -> None:
@@ -114,8 +171,7 @@ def test_an_address_that_was_there_before_is_not_taken_away() -> None:
     machine.addresses["eth0"].add(ip_address("198.51.100.10"))
     _, ledger, done = converge(machine, FULL)
     assert not any(isinstance(operation, ops.AddAddress) for operation in done)
-    for operation in plan_down(machine.actual(), ledger).operations:
-        machine.execute(operation)
+    take_down(machine, ledger)
     assert ip_address("198.51.100.10") in machine.addresses["eth0"]
 
 
@@ -151,3 +207,91 @@ def test_every_operation_says_what_it_does() -> None:
     for operation in plan.operations:
         assert len(operation.describe()) > 5
         assert "object at 0x" not in operation.describe()
+
+
+def test_routing_starts_first_and_stops_last() -> None:
+    machine = Machine()
+    handles, ledger, done = converge(machine, CONFIGURATIONS["both versions"])
+    kinds = [type(operation) for operation in done]
+    last_set = max(place for place, kind in enumerate(kinds) if kind is ops.SetSysctl)
+    assert last_set < kinds.index(ops.PutService) < kinds.index(ops.AddAddress)
+    _, _, done = converge(machine, BARE, handles, ledger)
+    kinds = [type(operation) for operation in done]
+    first_restore = kinds.index(ops.SetSysctl)
+    assert ops.RemoveService in kinds[:first_restore]
+    assert ops.RemoveAddress in kinds[:first_restore]
+    assert set(kinds[first_restore:]) == {ops.SetSysctl, ops.RemovePrograms}
+
+
+def test_what_an_edit_gives_back_is_noted_until_the_edit_is_through() -> None:
+    machine = machine_of_others()
+    handles, ledger, _ = converge(machine, IPV6)
+    plan, _ = make_plan(machine, FULL, handles, ledger, {})
+    assert ledger.sysctls.items() <= plan.ledger.sysctls.items()
+    _, after, _ = converge(machine, FULL, handles, ledger)
+    assert all(name.startswith("net.ipv4.") for name in after.sysctls)
+
+
+def test_many_ports_take_no_more_slots_than_one() -> None:
+    """All ports of a service share its schedule, so the budget is by service."""
+    wanted = gateway(
+        services=(
+            service(
+                backends=50, scheduler=Scheduler.LEAST_CONNECTIONS, ports=tuple(range(1, 8001))
+            ),
+            service("one", "198.51.100.11", 50, scheduler=Scheduler.MAGLEV),
+        )
+    )
+    handles = allocate(Handles(), wanted)
+    tables = desired_state(wanted, {}, handles, ENVIRONMENT).tables
+    schedules = {id(entry.schedule): entry.schedule for entry in tables.services.values()}
+    assert sorted(len(schedule.backends) for schedule in schedules.values()) == [50, 8191]
+
+
+def test_the_most_services_leave_room_for_the_most_backends() -> None:
+    share = SLOT_BUDGET // MAX_SERVICES
+    assert maglev_size(MAX_BACKENDS_PER_SERVICE, share) >= MAX_BACKENDS_PER_SERVICE
+    assert share >= MAX_BACKENDS_PER_SERVICE
+    assert 2 * SLOT_BUDGET <= MAX_SLOTS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gone", "message", "hint"),
+    [
+        (FULL, "net.ipv4.conf.eth1.forwarding", "^eth1: there is no sysctl", "MTU"),
+        (IPV6, "net.ipv6.conf.all.forwarding", "which services with IPv6", "ipv6.disable=1"),
+    ],
+)
+def test_a_sysctl_that_the_kernel_lacks_is_said(
+    wanted: Gateway, gone: str, message: str, hint: str
+) -> None:
+    machine = Machine()
+    del machine.sysctls[gone]
+    with pytest.raises(KernelError, match=message) as caught:
+        make_plan(machine, wanted, Handles(), Ledger(), {})
+    assert hint in caught.value.hint
+
+
+def test_announced_routes_survive_that_ipv6_is_forwarded() -> None:
+    machine = machine_of_others()
+    _, ledger, done = converge(machine, IPV6)
+    assert machine.announced_routes == {"eth1", "eth2.7"}
+    assert [operation.describe() for operation in done if isinstance(operation, ops.SetSysctl)] == [
+        "set net.ipv6.conf.eth1.accept_ra = 2 (was 1)",
+        "set net.ipv6.conf.eth2.7.accept_ra = 2 (was 1)",
+        "set net.ipv6.conf.all.forwarding = 1 (was 0)",
+    ]
+    take_down(machine, ledger)
+    assert machine == machine_of_others()
+
+
+def test_where_ipv6_was_forwarded_before_nothing_is_touched() -> None:
+    machine = Machine()
+    for name in machine.sysctls:
+        if name.startswith("net.ipv6") and name.endswith(".forwarding"):
+            machine.sysctls[name] = "1"
+    before = dict(machine.sysctls)
+    _, ledger, _ = converge(machine, IPV6)
+    assert machine.sysctls == before
+    take_down(machine, ledger)
+    assert machine.sysctls == before
