@@ -2,22 +2,27 @@
 
 Turns `struct service`, `struct backend` … (types derived by bcc, never mirrored) into the values of
 `shaper.reconcile.entries` and back. A service's schedule is replaced in two steps: slots written
-into a free region, then one write to service_map that packets see whole.
+into a free region, then one write to service_map that packets see whole. Its other ports then
+point to the same region.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from socket import IPPROTO_TCP, IPPROTO_UDP, htons, ntohs
 from typing import Any, Final
 
-from shaper.balance.schedule import Schedule, allocate_region
+import numpy as np
+from numpy.typing import NDArray
+
+from shaper.balance.schedule import Schedule
 from shaper.errors import KernelError
 from shaper.kernel import libbpf
 from shaper.kernel.loader import BpfMap
+from shaper.kernel.regions import Region, Regions
 from shaper.model import Address, Protocol, Scheduler, Unavailable
 from shaper.reconcile import operations as ops
 from shaper.reconcile.entries import BackendEntry, ServiceEntry, ServiceKey, Tables
@@ -47,24 +52,29 @@ class BackendCounters:
 
 
 class DataPlaneTables:
-    """The maps of one instance; does not own their descriptors."""
+    """The maps of one instance; does not own their descriptors.
 
-    def __init__(self, maps: dict[str, BpfMap]) -> None:
+    Reading takes a map that is not there for an empty one (one that an upgrade brings, or whose
+    pin is lost); writing needs them all. Nobody else may write while one of these is used: what
+    is known of slot_map is kept from the first change to the next.
+    """
+
+    def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
+        self._regions: Regions | None = None
 
     def read(self) -> Tables:
         """Everything that user space wrote."""
-        services = {entry.key: entry for entry in self._services()}
+        found = tuple(self._services())
+        if self._regions is None:
+            self._regions = _regions(found)
+        services = {entry.key: entry for entry, _ in found}
         backends = {entry.index: entry for entry in self._backends()}
-        classes = {
-            number: int(value)
-            for number, value in enumerate(self._array("class_map"))
-            if int(value)
-        }
-        settings = self._maps["settings_map"]
-        value = settings.value_type()
-        libbpf.map_lookup(settings.fd, ctypes.c_uint32(0), value)
-        return Tables(services, backends, classes, int(value.default_class))
+        values = self._array("class_map")
+        classes = {int(number): int(values[number]) for number in np.flatnonzero(values)}
+        settings = self._array("settings_map")
+        default = int(settings["default_class"][0]) if len(settings) else 0
+        return Tables(services, backends, classes, default)
 
     def execute(self, operation: ops.Operation) -> None:
         """One of the table operations of a plan."""
@@ -93,27 +103,31 @@ class DataPlaneTables:
         libbpf.map_update(backend_map.fd, ctypes.c_uint32(entry.index), value)
 
     def put_service(self, entry: ServiceEntry) -> None:
-        """Writes the schedule into free slots and points the service there."""
-        count = len(entry.schedule.backends)
-        used = [region for _, region in self._service_regions()]
-        first = allocate_region(used, count)
-        if first is None:
-            raise KernelError(
-                f"no room for the schedule of {entry.key} ({count} slots)",
-                "fewer services or fewer backends in maglev services",
-            )
-        self._write_slots(first, entry.schedule)
+        """Points the service at its schedule, written into free slots where no region has it."""
+        regions = self._known_regions()
+        region = regions.holding(entry.schedule)
+        if region is None:
+            region = regions.free(len(entry.schedule.backends))
+            if region is None:
+                raise KernelError(
+                    f"no room for the schedule of {entry.key} ({entry.summary()})",
+                    "fewer services or fewer backends in maglev services",
+                )
+            self._write_slots(region, entry.schedule)
         service_map = self._maps["service_map"]
         value = service_map.value_type()
         value.id = entry.service_id
-        value.first = first
-        value.count = count
+        value.first = region.first
+        value.count = region.count
         value.scheduler = _SCHEDULERS.index(entry.scheduler)
         value.unavailable = _UNAVAILABLE.index(entry.unavailable)
         libbpf.map_update(service_map.fd, self._service_key(entry.key), value)
+        regions.assign(entry.key, region, entry.schedule)
 
     def remove_service(self, key: ServiceKey) -> None:
         libbpf.map_delete(self._maps["service_map"].fd, self._service_key(key))
+        if self._regions is not None:
+            self._regions.remove(key)
 
     def put_service_class(self, service_id: int, classid: int) -> None:
         class_map = self._maps["class_map"]
@@ -126,18 +140,19 @@ class DataPlaneTables:
 
     def busy_backends(self) -> frozenset[int]:
         """Indices that flows count on."""
-        active = self._array("active_map")
-        return frozenset(index for index, flows in enumerate(active) if int(flows))
+        return frozenset(np.flatnonzero(self._array("active_map")).tolist())
 
     def counters(self, indices: Iterable[int]) -> dict[int, BackendCounters]:
         """The counters of the given backends."""
-        counter_map = self._maps["counter_map"]
+        active_map, counter_map = self._maps.get("active_map"), self._maps.get("counter_map")
+        if active_map is None or counter_map is None:
+            return dict.fromkeys(indices, BackendCounters())
         per_cpu = (counter_map.value_type * _possible_cpus())()
         active = ctypes.c_uint64()
         result = {}
         for index in indices:
             key = ctypes.c_uint32(index)
-            libbpf.map_lookup(self._maps["active_map"].fd, key, active)
+            libbpf.map_lookup(active_map.fd, key, active)
             libbpf.map_lookup(counter_map.fd, key, per_cpu)
             result[index] = BackendCounters(
                 active_flows=active.value,
@@ -149,31 +164,28 @@ class DataPlaneTables:
             )
         return result
 
-    def _services(self) -> Iterator[ServiceEntry]:
-        schedules: dict[tuple[int, int], Schedule] = {}
-        for key, value in self._service_elements():
-            region = (int(value.first), int(value.count))
+    def _services(self) -> Iterator[tuple[ServiceEntry, Region]]:
+        schedules: dict[Region, Schedule] = {}
+        for raw, value in self._service_elements():
+            key = ServiceKey(
+                _read_address(raw.address), ntohs(raw.port), _PROTOCOL_NAMES[raw.protocol]
+            )
+            region = Region(int(value.first), int(value.count))
             if region not in schedules:
-                schedules[region] = self._read_slots(*region)
-            yield ServiceEntry(
-                ServiceKey(
-                    _read_address(key.address), ntohs(key.port), _PROTOCOL_NAMES[key.protocol]
-                ),
+                schedules[region] = self._read_slots(region)
+            entry = ServiceEntry(
+                key,
                 int(value.id),
                 _SCHEDULERS[value.scheduler],
                 _UNAVAILABLE[value.unavailable],
                 schedules[region],
             )
-
-    def _service_regions(self) -> Iterator[tuple[ServiceKey, tuple[int, int]]]:
-        for key, value in self._service_elements():
-            service_key = ServiceKey(
-                _read_address(key.address), ntohs(key.port), _PROTOCOL_NAMES[key.protocol]
-            )
-            yield service_key, (int(value.first), int(value.count))
+            yield entry, region
 
     def _service_elements(self) -> Iterator[tuple[Any, Any]]:
-        service_map = self._maps["service_map"]
+        service_map = self._maps.get("service_map")
+        if service_map is None:
+            return
         previous = None
         while True:
             key = service_map.key_type()
@@ -184,49 +196,50 @@ class DataPlaneTables:
                 yield key, value
             previous = key
 
+    def _known_regions(self) -> Regions:
+        if self._regions is None:
+            self._regions = _regions(self._services())
+        return self._regions
+
     def _backends(self) -> Iterator[BackendEntry]:
-        for index, value in enumerate(self._array("backend_map")):
-            if any(value.address.word):
-                yield BackendEntry(
-                    index,
-                    _read_address(value.address),
-                    ntohs(value.port),
-                    int(value.flags),
-                    int(value.service),
-                    int(value.weight),
-                )
+        values = self._array("backend_map")
+        if not len(values):
+            return
+        for index in np.flatnonzero(values["address"]["word"].any(axis=1)).tolist():
+            value = values[index]
+            yield BackendEntry(
+                index,
+                _read_address(value["address"]),
+                ntohs(int(value["port"])),
+                int(value["flags"]),
+                int(value["service"]),
+                int(value["weight"]),
+            )
 
-    def _array(self, name: str) -> Any:
-        """All values of an array map in one call."""
-        bpf_map = self._maps[name]
-        return self._read_array(bpf_map, 0, bpf_map.spec.max_entries)
+    def _array(self, name: str) -> NDArray[Any]:
+        """All values of an array map in one call; none where the map is not there."""
+        bpf_map = self._maps.get(name)
+        if bpf_map is None:
+            return np.empty(0)
+        return _read_array(bpf_map, 0, bpf_map.spec.max_entries)
 
-    @staticmethod
-    def _read_array(bpf_map: BpfMap, first: int, count: int) -> Any:
-        """`count` values from `first` on; the batch call takes the index before as its cursor."""
-        keys = (ctypes.c_uint32 * count)()
-        values = (bpf_map.value_type * count)()
-        cursor = ctypes.c_uint32(max(0, first - 1))
-        read, _ = libbpf.map_lookup_batch(bpf_map.fd, cursor, first == 0, keys, values, count)
-        if read != count:
-            raise KernelError(f"{bpf_map.name}: {read} of {count} elements could be read")
-        return values
-
-    def _read_slots(self, first: int, count: int) -> Schedule:
-        if not count:
+    def _read_slots(self, region: Region) -> Schedule:
+        slot_map = self._maps.get("slot_map")
+        if slot_map is None or not region.count:
             return Schedule((), ())
-        slots = self._read_array(self._maps["slot_map"], first, count)
-        return Schedule(tuple(slot.backend for slot in slots), tuple(slot.weight for slot in slots))
+        slots = _read_array(slot_map, region.first, region.count)
+        return Schedule(tuple(slots["backend"].tolist()), tuple(slots["weight"].tolist()))
 
-    def _write_slots(self, first: int, schedule: Schedule) -> None:
-        count = len(schedule.backends)
-        if not count:
+    def _write_slots(self, region: Region, schedule: Schedule) -> None:
+        if not region.count:
             return
         slot_map = self._maps["slot_map"]
-        keys = (ctypes.c_uint32 * count)(*range(first, first + count))
-        pairs = zip(schedule.backends, schedule.weights, strict=True)
-        values = (slot_map.value_type * count)(*pairs)
-        libbpf.map_update_batch(slot_map.fd, keys, values, count)
+        keys = (ctypes.c_uint32 * region.count)(*range(region.first, region.first + region.count))
+        values = (slot_map.value_type * region.count)()
+        slots = np.frombuffer(values, dtype=np.dtype(slot_map.value_type))
+        slots["backend"] = schedule.backends
+        slots["weight"] = schedule.weights
+        libbpf.map_update_batch(slot_map.fd, keys, values, region.count)
 
     def _service_key(self, key: ServiceKey) -> Any:
         raw = self._maps["service_map"].key_type()
@@ -234,6 +247,21 @@ class DataPlaneTables:
         raw.port = htons(key.port)
         raw.protocol = _PROTOCOLS[key.protocol]
         return raw
+
+
+def _regions(found: Iterable[tuple[ServiceEntry, Region]]) -> Regions:
+    return Regions((entry.key, region, entry.schedule) for entry, region in found)
+
+
+def _read_array(bpf_map: BpfMap, first: int, count: int) -> NDArray[Any]:
+    """`count` values from `first` on; the batch call takes the index before as its cursor."""
+    keys = (ctypes.c_uint32 * count)()
+    values = (bpf_map.value_type * count)()
+    cursor = ctypes.c_uint32(max(0, first - 1))
+    read, _ = libbpf.map_lookup_batch(bpf_map.fd, cursor, first == 0, keys, values, count)
+    if read != count:
+        raise KernelError(f"{bpf_map.name}: {read} of {count} elements could be read")
+    return np.frombuffer(values, dtype=np.dtype(bpf_map.value_type))
 
 
 def _packed(address: Address) -> bytes:
