@@ -117,11 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShaperError as error:
         _report(error)
         return error.exit_code
-    except PermissionError as error:
-        _report(ShaperError(f"{error.filename}: {error.strerror}", "run it as root"))
-        return ShaperError.exit_code
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        hint = "run it as root" if isinstance(error, PermissionError) else ""
+        _report(ShaperError(f"{error.filename or 'shaper'}: {error.strerror or error}", hint))
+        return ShaperError.exit_code
     except KeyboardInterrupt:
         return 130
 

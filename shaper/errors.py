@@ -1,4 +1,4 @@
-"""The one error tree. Whatever a user can cause ends as a `ShaperError`, printed without traceback."""
+"""The one error tree: whatever a user can cause is a `ShaperError`, printed without traceback."""
 
 from __future__ import annotations
 

@@ -113,6 +113,7 @@ class FakeEngine:
     sweeps: int = 0
     refuse_apply: Callable[[str], bool] = lambda _: False
     steer_failures: int = 0
+    drift: tuple[FakeOperation, ...] = ()
     apply_s: float = 0.0
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _threads: set[int] = field(default_factory=set)
@@ -121,6 +122,8 @@ class FakeEngine:
     def plan(self, gateway: Gateway, runtime: Runtime) -> FakePlan:
         with self._call():
             assert set(runtime) == _keys(gateway)
+            if gateway is self._gateway:
+                return FakePlan(self.drift)
             return FakePlan((FakeOperation("add something"),))
 
     def apply(self, gateway: Gateway, runtime: Runtime, text: str) -> FakePlan:
@@ -131,6 +134,7 @@ class FakeEngine:
                 raise KernelError("device lan0 is gone", "plug it in")
             self.applied.append((text, runtime))
             self._gateway = gateway
+            self.drift = ()
             return FakePlan((FakeOperation("load programs"), FakeOperation("add a class")))
 
     def steer(self, gateway: Gateway, runtime: Runtime) -> bool:

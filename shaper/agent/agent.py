@@ -24,6 +24,7 @@ from shaper.reconcile.operations import Operation
 from shaper.status import Status
 
 SWEEP_INTERVAL_S: Final = 5.0
+REPAIR_INTERVAL_S: Final = 10.0
 _SHOWN_PROBLEMS: Final = 20
 
 Parse = Callable[[str, str], Loaded]
@@ -33,7 +34,13 @@ Parse = Callable[[str, str], Loaded]
 class Agent:
     """Applies configurations and keeps the data plane steered. All of it runs on one event loop."""
 
-    def __init__(self, engine: Engine, parse: Parse, probe: Probe = probe) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        parse: Parse,
+        probe: Probe = probe,
+        repair_interval_s: float = REPAIR_INTERVAL_S,
+    ) -> None:
         self.events = EventLog()
         self._engine = engine
         self._parse = parse
@@ -47,6 +54,7 @@ class Agent:
         self._text = ""
         self._control_ticker = Ticker(1.0)
         self._sweep_ticker = Ticker(SWEEP_INTERVAL_S, SWEEP_INTERVAL_S)
+        self._repair_ticker = Ticker(repair_interval_s, repair_interval_s)
 
     async def start(self, text: str, name: str) -> None:
         """The first apply. What an earlier agent knew of backends is taken over from the kernel.
@@ -72,6 +80,7 @@ class Agent:
                 ("steering", self._steer),
                 ("the weight controller", self._control),
                 ("the sweep of idle flows", self._sweep),
+                ("the repair of what others changed", self._repair),
             ):
                 group.create_task(self.supervisor.forever(name, step))
 
@@ -219,3 +228,22 @@ class Agent:
     async def _sweep(self) -> None:
         await self._sweep_ticker.wait()
         await self._worker.call(self._engine.sweep)
+
+    async def _repair(self) -> None:
+        """A device that went down and up has lost its IPv6 addresses, one that was made anew has
+        lost everything, and people try out commands: what differs is applied again."""
+        await self._repair_ticker.wait()
+        async with self._changing:
+            if self._gateway is None:
+                return
+            runtime = self._runtime(self._gateway, self._health.down())
+            plan = await self._worker.call(self._engine.plan, self._gateway, runtime)
+            if not plan.operations:
+                return
+            self._report_drift(plan)
+            await self._worker.call(self._engine.apply, self._gateway, runtime, self._text)
+
+    def _report_drift(self, plan: Plan) -> None:
+        first, *others = (operation.describe() for operation in plan.operations)
+        more = f" and {len(others)} more" if others else ""
+        self.events.add(EventKind.APPLY, f"the kernel differs, repairing: {first}{more}")

@@ -30,7 +30,7 @@ from shaper.reconcile.desired import desired_tables
 from shaper.reconcile.entries import BACKEND_UP, BackendEntry
 from shaper.reconcile.handles import Handles, backend_key
 from shaper.reconcile.operations import Operation, RemovePins, SetSysctl
-from shaper.reconcile.plan import Ledger, Plan, plan_down, plan_tables
+from shaper.reconcile.plan import Ledger, Plan, plan_down, plan_tables, settled
 from shaper.status import Status
 
 StepHook = Callable[[Operation], None]
@@ -188,7 +188,7 @@ class Engine:
             features=prepared.desired.features,
             digest=prepared.compiled.digest,
             devices={**state.devices, **session.indices(gateway)},
-            handles=_union(state.handles, prepared.handles),
+            handles=state.handles.union(prepared.handles),
             ledger=prepared.plan.ledger,
         )
         self._store.save(noted)
@@ -211,7 +211,7 @@ class Engine:
             settled=True,
             devices=session.indices(gateway),
             handles=prepared.handles,
-            ledger=_settled(state.ledger, prepared.desired),
+            ledger=settled(state.ledger, prepared.desired),
             warnings=prepared.warnings,
         )
         if final != state:
@@ -263,7 +263,7 @@ class Engine:
         try:
             yield DataPlaneTables(maps) if maps else None
         finally:
-            loader.close_maps(maps)
+            loader.close_maps(maps or {})
 
     def _state(self, session: Session) -> StoredState:
         """The stored state, fit for this boot, this network namespace and its devices.

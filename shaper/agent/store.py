@@ -8,34 +8,40 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from shaper.agent.namespaces import network_namespace
+from shaper.agent.namespaces import NetworkNamespace, network_namespace
 from shaper.errors import ShaperError
 from shaper.instance import Instance
 from shaper.reconcile.handles import Handles
 from shaper.reconcile.plan import Ledger
 
-_VERSION = 1
+_VERSION: Final = 1
+_FILE: Final = "state.json"
+_DAMAGE: Final = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
     """Contents of the state file.
 
-    `devices`: every device that may hold something of ours. `network_namespace`: inode of the
-    namespace that was changed. `text`: the configuration as last applied with success.
+    `network_namespace`: the one that was changed. `text`: the configuration as last applied with
+    success; `settled` is false while another one is on its way. `digest`: of the object that is
+    loaded. `devices`: name -> index of every device that may hold something of ours.
     """
 
     boot_id: str
-    network_namespace: int
+    network_namespace: NetworkNamespace
     generation: int = 0
     text: str | None = None
+    settled: bool = True
     features: tuple[str, ...] = ()
-    devices: frozenset[str] = frozenset()
+    digest: str = ""
+    devices: Mapping[str, int] = field(default_factory=dict)
     handles: Handles = field(default_factory=Handles)
     ledger: Ledger = field(default_factory=Ledger)
     warnings: tuple[str, ...] = ()
@@ -49,7 +55,20 @@ class Store:
     """Reads and writes `state.json` of one instance."""
 
     def __init__(self, instance: Instance) -> None:
-        self._path = instance.state / "state.json"
+        self._path = instance.state / _FILE
+
+    def neighbours(self) -> Iterator[tuple[str, StoredState]]:
+        """The other instances of this host that have been applied since the boot. One whose file
+        cannot be read is left out."""
+        for path in sorted(self._path.parent.parent.glob(f"*/{_FILE}")):
+            if path == self._path:
+                continue
+            try:
+                state = _decode(json.loads(path.read_text()))
+            except (OSError, *_DAMAGE):
+                continue
+            if state.boot_id == boot_id() and state.devices:
+                yield path.parent.name, state
 
     def load(self) -> StoredState | None:
         """The stored state, or None for an instance that was never applied.
@@ -64,10 +83,11 @@ class Store:
             state = _decode(data)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _DAMAGE as error:
             raise ShaperError(
                 f"the state file {self._path} is damaged: {error}",
-                "move it away; `shaper down` then removes what it can still recognise",
+                "move it away; `shaper down` then removes queues, programs and pins, but addresses "
+                "and sysctls have to be put back by hand",
             ) from error
         if state.boot_id != boot_id():
             return replace(
@@ -75,7 +95,7 @@ class Store:
                 boot_id=boot_id(),
                 network_namespace=network_namespace(),
                 ledger=Ledger(),
-                devices=frozenset(),
+                devices={},
             )
         return state
 
@@ -107,16 +127,19 @@ def _encode(state: StoredState) -> dict[str, Any]:
     return {
         "version": _VERSION,
         "boot_id": state.boot_id,
-        "network_namespace": state.network_namespace,
+        "network_namespace": asdict(state.network_namespace),
         "generation": state.generation,
         "text": state.text,
+        "settled": state.settled,
         "features": list(state.features),
-        "devices": sorted(state.devices),
+        "digest": state.digest,
+        "devices": dict(state.devices),
         "handles": {
             "classes": dict(state.handles.classes),
             "services": dict(state.handles.services),
             "backends": dict(state.handles.backends),
             "retired": list(state.handles.retired),
+            "retired_services": list(state.handles.retired_services),
         },
         "ledger": {
             "sysctls": list(state.ledger.sysctls.items()),
@@ -133,16 +156,19 @@ def _decode(data: dict[str, Any]) -> StoredState:
     handles, ledger = data["handles"], data["ledger"]
     return StoredState(
         boot_id=data["boot_id"],
-        network_namespace=data["network_namespace"],
+        network_namespace=NetworkNamespace(**data["network_namespace"]),
         generation=data["generation"],
         text=data["text"],
+        settled=data["settled"],
         features=tuple(data["features"]),
-        devices=frozenset(data["devices"]),
+        digest=data["digest"],
+        devices=dict(data["devices"]),
         handles=Handles(
             handles["classes"],
             handles["services"],
             handles["backends"],
             tuple(handles["retired"]),
+            tuple(handles["retired_services"]),
         ),
         ledger=Ledger(
             dict(ledger["sysctls"]),

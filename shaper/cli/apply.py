@@ -25,7 +25,7 @@ def run(instance: Instance, file: Path) -> int:
     with instance_lock(instance):
         plan = Engine(instance).apply(
             wanted.gateway,
-            {},
+            None,
             wanted.text,
             on_step=lambda operation: narrate(operation.describe()),
         )

@@ -20,7 +20,7 @@ def run(instance: Instance, file: Path, as_json: bool, exit_code: bool) -> int:
     if client.running():
         rows = client.plan(wanted.text, wanted.name)
     else:
-        rows = operations_as_json(Engine(instance).plan(wanted.gateway, {}).operations)
+        rows = operations_as_json(Engine(instance).plan(wanted.gateway).operations)
     if as_json:
         print_json({"instance": instance.name, "operations": rows})
     else:

@@ -1,27 +1,40 @@
 """Attaches the programs: XDP at ingress, a direct-action filter at clsact egress.
 
 The filter continues with TC_ACT_UNSPEC, so other tools' filters behind it still see the packet.
-What is not ours is never replaced: XDP goes to a device without a program, or in place of one whose
-id the caller knows to be ours; our filter is recognised by its name.
+What is not ours is never replaced: XDP goes to a device without a program, or in place of one that
+the caller knows to be ours; our filter is recognised by its priority and name.
 """
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 
 from shaper.errors import KernelError
+from shaper.kernel.links import Link, netlink_errors
 
-EGRESS = 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)
-FILTER_HANDLE = 1
-FILTER_PRIORITY = 0x5348
-_NAME_PREFIX = "shaper/"
-_XDP_FLAGS_UPDATE_IF_NOEXIST = 1
+EGRESS: Final = 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)
+INGRESS: Final = 0xFFFFFFF2
+FILTER_HANDLE: Final = 1
+FILTER_PRIORITY: Final = 0x5348
+_NAME_PREFIX: Final = "shaper/"
+_GONE: Final = (errno.ENOENT, errno.ENODEV)
+
+_XDP_UPDATE_IF_NOEXIST: Final = 1
+_XDP_MODES: Final = {"off": 0, "generic": 2, "native": 4}
+"""XDP_FLAGS_SKB_MODE and XDP_FLAGS_DRV_MODE: a program is replaced and removed only by naming the
+mode that it is in."""
+
+_XDP_REFUSED: Final = (errno.ERANGE, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM, errno.EBUSY)
+"""What drivers answer where they cannot run the program natively (an MTU that is too large, LRO,
+too few queues). The kernel then does not fall back by itself (net/core/dev.c, dev_xdp_attach)."""
 
 
 class _BpfOptions(sched_bpf.options):  # type: ignore[misc]
@@ -39,8 +52,9 @@ sched_bpf.options = _BpfOptions
 
 
 @dataclass(frozen=True, slots=True)
-class EgressFilters:
-    """What hangs at a device's clsact. `program_id` 0: our filter is not there."""
+class Filters:
+    """What hangs at a device's clsact, in both directions. `program_id` 0: our filter is not
+    there."""
 
     program_id: int
     others: bool
@@ -66,49 +80,54 @@ class Attachments:
     ) -> None:
         self.close()
 
-    def egress_filters(self, index: int) -> EgressFilters:
-        """What clsact holds in both directions (an ingress filter of others keeps clsact alive)."""
+    def qdiscs(self) -> Iterator[tuple[int, str, int]]:
+        """Every qdisc of the namespace: (device index, kind, handle)."""
+        with netlink_errors("listing the qdiscs"):
+            messages = list(self._route.get_qdiscs())
+        for message in messages:
+            yield int(message["index"]), str(message.get_attr("TCA_KIND")), int(message["handle"])
+
+    def has_ingress(self, index: int) -> bool:
+        """Whether the older `ingress` qdisc is in clsact's place."""
+        return any(at == index and kind == "ingress" for at, kind, _ in self.qdiscs())
+
+    def filters(self, index: int) -> Filters:
         program_id = 0
         others = False
-        for parent in (EGRESS, EGRESS - 1):
-            for message in self._route.get_filters(index, parent=parent):
+        for parent in (EGRESS, INGRESS):
+            with netlink_errors(f"device {index}: reading its filters"):
+                messages = list(self._route.get_filters(index, parent=parent))
+            for message in messages:
                 options = message.get_attr("TCA_OPTIONS")
                 if options is None:
                     continue  # the head of a chain, without a filter of its own
-                if parent == EGRESS and self._is_ours(message, options):
+                if parent == EGRESS and _is_ours(message, options):
                     program_id = int(options.get_attr("TCA_BPF_ID") or 0)
                 else:
                     others = True
-        return EgressFilters(program_id, others)
+        return Filters(program_id, others)
 
-    @staticmethod
-    def _is_ours(message: Any, options: Any) -> bool:
-        if message.get_attr("TCA_KIND") != "bpf" or message["info"] >> 16 != FILTER_PRIORITY:
-            return False
-        return str(options.get_attr("TCA_BPF_NAME") or "").startswith(_NAME_PREFIX)
+    def add_clsact(self, link: Link, device: str) -> None:
+        with netlink_errors(
+            f"{device}: adding clsact",
+            "the kernel needs CONFIG_NET_SCH_INGRESS (module sch_ingress)",
+        ):
+            self._route.tc("add", "clsact", link.index)
 
-    def add_clsact(self, index: int, device: str) -> None:
-        try:
-            self._route.tc("add", "clsact", index)
-        except NetlinkError as error:
-            raise KernelError(
-                f"{device}: adding clsact: {error.args[1]}",
-                "the kernel needs CONFIG_NET_SCH_INGRESS (module sch_ingress)",
-            ) from error
+    def remove_clsact(self, link: Link, device: str) -> None:
+        with netlink_errors(f"{device}: removing clsact", ignore=(*_GONE, errno.EINVAL)):
+            self._route.tc("del", "clsact", link.index)
 
-    def remove_clsact(self, index: int, device: str) -> None:
-        try:
-            self._route.tc("del", "clsact", index)
-        except NetlinkError as error:
-            raise KernelError(f"{device}: removing clsact: {error.args[1]}") from error
-
-    def attach_classifier(self, index: int, device: str, fd: int, name: str) -> None:
+    def attach_classifier(self, link: Link, device: str, fd: int, name: str) -> None:
         """Adds our filter or swaps its program (the packet sees either the old or the new one)."""
-        try:
+        with netlink_errors(
+            f"{device}: attaching {name} at clsact egress",
+            "the kernel needs CONFIG_NET_CLS_BPF (module cls_bpf)",
+        ):
             self._route.tc(
                 "replace-filter",
                 "bpf",
-                index,
+                link.index,
                 FILTER_HANDLE,
                 fd=fd,
                 name=f"{_NAME_PREFIX}{name}",
@@ -116,42 +135,43 @@ class Attachments:
                 prio=FILTER_PRIORITY,
                 direct_action=True,
             )
-        except NetlinkError as error:
-            raise KernelError(
-                f"{device}: attaching {name} at clsact egress: {error.args[1]}",
-                "the kernel needs CONFIG_NET_CLS_BPF (module cls_bpf)",
-            ) from error
 
-    def detach_classifier(self, index: int, device: str) -> None:
-        try:
+    def detach_classifier(self, link: Link, device: str) -> None:
+        with netlink_errors(
+            f"{device}: detaching from clsact egress", ignore=(*_GONE, errno.EINVAL)
+        ):
             self._route.tc(
-                "del-filter", "bpf", index, FILTER_HANDLE, parent=EGRESS, prio=FILTER_PRIORITY
+                "del-filter", "bpf", link.index, FILTER_HANDLE, parent=EGRESS, prio=FILTER_PRIORITY
             )
-        except NetlinkError as error:
-            raise KernelError(f"{device}: detaching from clsact egress: {error.args[1]}") from error
 
-    def attach_xdp(self, index: int, device: str, fd: int, replaces: bool) -> None:
-        """Native where the driver can, else generic (the kernel chooses).
-
-        Args:
-            replaces: the program there now is ours; it is swapped in one step.
-        """
-        flags = 0 if replaces else _XDP_FLAGS_UPDATE_IF_NOEXIST
+    def attach_xdp(self, link: Link, device: str, fd: int) -> None:
+        """In place of our own program, in its mode and in one step; else natively where the
+        driver can, else generic."""
+        doing = f"{device}: attaching XDP"
+        if link.xdp_program_id:
+            with netlink_errors(doing):
+                self._set_xdp(link.index, fd, _XDP_MODES[link.xdp_mode])
+            return
         try:
-            self._route.link(
-                "set",
-                index=index,
-                xdp={"attrs": [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]},
-            )
+            self._set_xdp(link.index, fd, _XDP_UPDATE_IF_NOEXIST)
+            return
         except NetlinkError as error:
-            raise KernelError(
-                f"{device}: attaching XDP: {error.args[1]}",
-                "an XDP program of somebody else may be there (`ip link show`), or the MTU is too "
-                "large for the driver",
-            ) from error
+            if error.code not in _XDP_REFUSED:
+                raise KernelError(f"{doing}: {error.args[1]}") from error
+        with netlink_errors(doing, "the driver refuses XDP, native and generic"):
+            self._set_xdp(link.index, fd, _XDP_UPDATE_IF_NOEXIST | _XDP_MODES["generic"])
 
-    def detach_xdp(self, index: int, device: str) -> None:
-        try:
-            self._route.link("set", index=index, xdp_fd=-1)
-        except NetlinkError as error:
-            raise KernelError(f"{device}: detaching XDP: {error.args[1]}") from error
+    def detach_xdp(self, link: Link, device: str) -> None:
+        if link.xdp_program_id:
+            with netlink_errors(f"{device}: detaching XDP"):
+                self._set_xdp(link.index, -1, _XDP_MODES[link.xdp_mode])
+
+    def _set_xdp(self, index: int, fd: int, flags: int) -> None:
+        attributes = [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]
+        self._route.link("set", index=index, xdp={"attrs": attributes})
+
+
+def _is_ours(message: Any, options: Any) -> bool:
+    if message.get_attr("TCA_KIND") != "bpf" or message["info"] >> 16 != FILTER_PRIORITY:
+        return False
+    return str(options.get_attr("TCA_BPF_NAME") or "").startswith(_NAME_PREFIX)

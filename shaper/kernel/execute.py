@@ -1,4 +1,4 @@
-"""Executes the operations of a plan, each idempotent, none deciding anything."""
+"""Executes the operations of a plan. It decides nothing; what is done already is no error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ class Executor:
     Args:
         compiled: the object that `LoadPrograms` and the attach operations refer to; None where the
             plan has none of these (`down`).
-        xdp_ours: devices whose present XDP program is ours.
     """
 
     instance: Instance
@@ -32,7 +31,6 @@ class Executor:
     attachments: Attachments
     tc: TrafficControl
     compiled: ProgramObject | None
-    xdp_ours: frozenset[str]
     _loaded: Loaded | None = field(default=None, init=False)
 
     def close(self) -> None:
@@ -71,27 +69,23 @@ class Executor:
             case ops.RemoveAddress(device, address):
                 self.links.remove_address(device, address)
             case ops.AddClsact(device):
-                self.attachments.add_clsact(self._index(device), device)
+                self.attachments.add_clsact(self.links.get(device), device)
             case ops.RemoveClsact(device):
-                self.attachments.remove_clsact(self._index(device), device)
+                self.attachments.remove_clsact(self.links.get(device), device)
             case ops.AttachClassifier(device, program):
                 fd = self._open().programs[program]
                 name = f"{self.instance.name}/{program}"
-                self.attachments.attach_classifier(self._index(device), device, fd, name)
+                self.attachments.attach_classifier(self.links.get(device), device, fd, name)
             case ops.DetachClassifier(device):
-                self.attachments.detach_classifier(self._index(device), device)
+                self.attachments.detach_classifier(self.links.get(device), device)
             case ops.AttachXdp(device):
                 fd = self._open().programs["xdp_balance"]
-                replaces = device in self.xdp_ours
-                self.attachments.attach_xdp(self._index(device), device, fd, replaces)
+                self.attachments.attach_xdp(self.links.get(device), device, fd)
             case ops.DetachXdp(device):
-                self.attachments.detach_xdp(self._index(device), device)
+                self.attachments.detach_xdp(self.links.get(device), device)
             case _:
                 return False
         return True
-
-    def _index(self, device: str) -> int:
-        return self.links.get(device).index
 
     def _open(self) -> Loaded:
         if self._loaded is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
@@ -17,9 +20,26 @@ IFA_F_NODAD = 0x02
 _FOREVER = 0xFFFFFFFF
 
 
+@contextmanager
+def netlink_errors(doing: str, hint: str = "", ignore: tuple[int, ...] = ()) -> Iterator[None]:
+    """Turns pyroute2's error into a `KernelError` that begins with `doing`.
+
+    Args:
+        ignore: errnos that mean that it is done already.
+    """
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in ignore:
+            raise KernelError(f"{doing}: {error.args[1]}", hint) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One device. `xdp_program_id` 0: none; `xdp_mode`: native | generic | off."""
+    """One device. `xdp_program_id` 0: none; `xdp_mode`: native | generic | off.
+
+    `addresses` are its host addresses (/32, /128): the form in which services are announced.
+    """
 
     index: int
     mtu: int
@@ -48,17 +68,28 @@ class Links:
     ) -> None:
         self.close()
 
+    def names(self) -> dict[int, str]:
+        """Every device of the namespace: index -> name."""
+        with netlink_errors("listing the devices"):
+            return {
+                int(message["index"]): str(message.get_attr("IFLA_IFNAME"))
+                for message in self._route.get_links()
+            }
+
     def find(self, device: str) -> Link | None:
-        """The device with its addresses, or None where there is no such device."""
-        indices = self._route.link_lookup(ifname=device)
-        if not indices:
-            return None
-        index = int(indices[0])
-        message = self._route.link("get", index=index)[0]
+        """The device with its addresses, or None where no device has this name (an alternative
+        name does not count: sysctls do not know it)."""
+        with netlink_errors(f"{device}: looking at the device"):
+            indices = self._route.link_lookup(ifname=device)
+            if not indices:
+                return None
+            message = self._route.link("get", index=indices[0])[0]
+            if message.get_attr("IFLA_IFNAME") != device:
+                return None
+            index = int(indices[0])
+            addresses = self._host_addresses(index)
         program_id, mode = _xdp(message.get_attr("IFLA_XDP"))
-        return Link(
-            index, int(message.get_attr("IFLA_MTU")), self._addresses(index), program_id, mode
-        )
+        return Link(index, int(message.get_attr("IFLA_MTU")), addresses, program_id, mode)
 
     def get(self, device: str) -> Link:
         """Like `find`. Raises KernelError where there is no such device."""
@@ -77,30 +108,27 @@ class Links:
         if address.version == 6:
             options["IFA_FLAGS"] = IFA_F_NODAD
             options["IFA_CACHEINFO"] = {"ifa_preferred": 0, "ifa_valid": _FOREVER}
-        self._address("add", device, address, "announcing", options)
+        with netlink_errors(f"{device}: announcing {address}", ignore=(errno.EEXIST,)):
+            self._address("add", device, address, options)
 
     def remove_address(self, device: str, address: Address) -> None:
-        self._address("del", device, address, "withdrawing", {})
+        with netlink_errors(f"{device}: withdrawing {address}", ignore=(errno.EADDRNOTAVAIL,)):
+            self._address("del", device, address, {})
 
-    def _address(
-        self, verb: str, device: str, address: Address, doing: str, options: dict[str, Any]
-    ) -> None:
-        try:
-            self._route.addr(
-                verb,
-                index=self.get(device).index,
-                address=str(address),
-                prefixlen=address.max_prefixlen,
-                **options,
-            )
-        except NetlinkError as error:
-            raise KernelError(f"{device}: {doing} {address}: {error.args[1]}") from error
+    def _address(self, verb: str, device: str, address: Address, options: dict[str, Any]) -> None:
+        self._route.addr(
+            verb,
+            index=self.get(device).index,
+            address=str(address),
+            prefixlen=address.max_prefixlen,
+            **options,
+        )
 
-    def _addresses(self, index: int) -> frozenset[Address]:
+    def _host_addresses(self, index: int) -> frozenset[Address]:
         found = set()
         for message in self._route.get_addr(index=index):
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if text:
+            if text and message["prefixlen"] == ip_address(text).max_prefixlen:
                 found.add(ip_address(text))
         return frozenset(found)
 

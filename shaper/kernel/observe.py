@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shaper.errors import KernelError
-from shaper.kernel import loader, sysctl
+from shaper.kernel import libbpf, loader, sysctl
 from shaper.kernel.attach import Attachments
-from shaper.kernel.compile import PROGRAMS, MapSpec
-from shaper.kernel.links import Links
+from shaper.kernel.compile import KERNEL_NAMES, ProgramObject
+from shaper.kernel.links import Link, Links
 from shaper.kernel.tables import DataPlaneTables
 from shaper.kernel.tc import TrafficControl
-from shaper.reconcile.desired import Desired
 from shaper.reconcile.entries import Tables
 from shaper.reconcile.plan import Actual, DeviceState
+from shaper.shaping.tree import MAJOR
+
+_ORPHAN = "orphan"
+"""Stands for the digest of a program of ours whose pin is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,50 +30,59 @@ class Observer:
     tc: TrafficControl
     pins: Path
 
-    @staticmethod
-    def sysctls(names: Iterable[str]) -> dict[str, str]:
-        return sysctl.read_family(names)
-
-    def observe(
-        self, devices: Iterable[str], sysctls: Iterable[str], maps: dict[str, MapSpec] | None
-    ) -> Actual:
-        """The present state. Devices that do not exist are left out.
+    def observe(self, devices: Iterable[str], compiled: ProgramObject | None) -> Actual:
+        """The present state, without sysctls. Devices that do not exist are left out.
 
         Args:
-            sysctls: names to read; an `….all.…` name brings every device's.
-            maps: how to read the tables; None where no object is known, and the tables are empty.
+            compiled: tells how to read the tables; None leaves them empty.
         """
         programs = loader.pinned_programs(self.pins)
-        names: dict[str, set[str]] = {}
-        for path in programs.values():
-            digest, _, program = path.partition("/")
-            names.setdefault(digest, set()).add(program)
+        states = {device: self._device(device, programs) for device in devices}
         return Actual(
-            devices={
-                device: state
-                for device in devices
-                if (state := self._device(device, programs)) is not None
-            },
+            devices={device: state for device, state in states.items() if state is not None},
             digests=loader.pinned_digests(self.pins),
-            complete=frozenset(
-                digest for digest, found in names.items() if found == PROGRAMS.keys()
-            ),
+            complete=loader.complete_digests(self.pins),
             pins=self.pins.is_dir(),
-            sysctls=sysctl.read_family(sysctls),
-            tables=self._tables(maps),
+            sysctls={},
+            tables=self._read_tables(compiled),
         )
+
+    def marked_devices(self) -> frozenset[str]:
+        """Every device that may hold something of ours, whatever is remembered: by XDP program,
+        root qdisc, and clsact."""
+        marked = {
+            index
+            for index, kind, handle in self.attachments.qdiscs()
+            if kind == "clsact" or handle == MAJOR << 16
+        }
+        names = self.links.names()
+        found = {names[index] for index in marked if index in names}
+        for device in names.values():
+            link = self.links.find(device)
+            if link is not None and link.xdp_program_id:
+                found.add(device)
+        return frozenset(found)
+
+    @staticmethod
+    def sysctls(names: Iterable[str]) -> dict[str, str]:
+        """The named sysctls, and for `….conf.all.KEY` the same key of every device."""
+        return sysctl.read_family(names)
+
+    def busy_backends(self, compiled: ProgramObject) -> frozenset[int]:
+        """Indices that flows count on."""
+        with self._tables(compiled) as tables:
+            return tables.busy_backends()
 
     def _device(self, device: str, programs: dict[int, str]) -> DeviceState | None:
         link = self.links.find(device)
         if link is None:
             return None
         observed = self.tc.observe(device)
-        filters = self.attachments.egress_filters(link.index) if observed.has_clsact else None
-        classifier = xdp = None
+        filters = self.attachments.filters(link.index) if observed.has_clsact else None
+        classifier = None
         if filters is not None and filters.program_id:
-            classifier = programs.get(filters.program_id, "unknown")
-        if link.xdp_program_id:
-            xdp = programs.get(link.xdp_program_id)
+            classifier = programs.get(filters.program_id, _ORPHAN)
+        xdp = _our_xdp(link, programs)
         return DeviceState(
             tree=observed.tree,
             foreign_qdisc=observed.root_kind if observed.foreign else None,
@@ -82,28 +94,27 @@ class Observer:
             addresses=link.addresses,
         )
 
-    def _tables(self, specs: dict[str, MapSpec] | None) -> Tables:
-        if specs is None:
+    def _read_tables(self, compiled: ProgramObject | None) -> Tables:
+        if compiled is None:
             return Tables()
-        maps = loader.open_maps(specs, self.pins)
-        if maps is None:
-            return Tables()
+        with self._tables(compiled) as tables:
+            return tables.read()
+
+    @contextmanager
+    def _tables(self, compiled: ProgramObject) -> Iterator[DataPlaneTables]:
+        maps = loader.open_maps(compiled.maps, self.pins)
         try:
-            return DataPlaneTables(maps).read()
+            yield DataPlaneTables(maps or {})
         finally:
-            loader.close_maps(maps)
+            loader.close_maps(maps or {})
 
 
-def refuse_foreign(desired: Desired, actual: Actual) -> None:
-    """Raises KernelError where somebody else holds what `desired` needs; nothing is replaced."""
-    for device, state in actual.devices.items():
-        if device in desired.trees and state.foreign_qdisc:
-            raise KernelError(
-                f"{device} has a root qdisc that shaper did not make ({state.foreign_qdisc})",
-                f"remove it first: tc qdisc del dev {device} root",
-            )
-        if device in desired.xdp_devices and state.foreign_xdp:
-            raise KernelError(
-                f"{device} has an XDP program that shaper did not attach",
-                f"remove it first: ip link set dev {device} xdp off",
-            )
+def _our_xdp(link: Link, programs: dict[int, str]) -> str | None:
+    """DIGEST/PROGRAM of our XDP program; recognised by its name where its pin is gone, because an
+    instance has its network namespace for itself."""
+    if not link.xdp_program_id:
+        return None
+    path = programs.get(link.xdp_program_id)
+    if path is None and libbpf.program_name(link.xdp_program_id) == KERNEL_NAMES["xdp_balance"]:
+        return _ORPHAN
+    return path

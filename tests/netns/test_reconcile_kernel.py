@@ -11,78 +11,9 @@ import pytest
 
 from shaper.instance import Instance
 from tests.conftest import Namespace
+from tests.netns.bare import CONFIG, Shaper
 
 pytestmark = [pytest.mark.netns, pytest.mark.bpf]
-
-CONFIG = """\
-version: 1
-interfaces:
-  wan: {device: wan0, role: client, bandwidth: 100mbit}
-  lan: {device: lan0, role: backend, bandwidth: 100mbit}
-classes:
-  web: {rate: 40mbit, ceil: 100mbit, priority: 2}
-  api: {parent: web, rate: 10mbit, ceil: 50mbit, priority: 1}
-  bulk: {rate: 10mbit, ceil: 80mbit, priority: 6}
-default_class: bulk
-services:
-  www:
-    address: 198.51.100.10
-    port: [80, 81]
-    protocol: tcp
-    scheduler: round-robin
-    class: web
-    backends:
-      s1: {address: 203.0.113.11, port: 8080, weight: 3}
-      s2: {address: 203.0.113.12, port: 8080}
-  www6:
-    address: 2001:db8:1::10
-    port: 80
-    protocol: tcp
-    scheduler: maglev
-    class: api
-    backends:
-      s1: {address: 2001:db8:2::11, port: 8080}
-      s2: {address: 2001:db8:2::12, port: 8080}
-"""
-
-Shaper = Callable[..., str]
-
-
-@pytest.fixture
-def gateway(make_netns: Callable[[], Namespace]) -> Namespace:
-    """A namespace with the two devices, up, and things of other owners on them."""
-    inside = make_netns()
-    for device, peer, address in (
-        ("wan0", "wan1", "198.51.100.1/24"),
-        ("lan0", "lan1", "203.0.113.1/24"),
-    ):
-        inside.run("ip", "link", "add", device, "type", "veth", "peer", "name", peer)
-        for name in (device, peer):
-            inside.run("ip", "link", "set", name, "addrgenmode", "none")
-            inside.run("ip", "link", "set", name, "up")
-        inside.run("ip", "address", "add", address, "dev", device)
-    return inside
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    file = tmp_path / "gateway.yaml"
-    file.write_text(CONFIG)
-    return file
-
-
-@pytest.fixture
-def shaper(gateway: Namespace, instance: Instance) -> Shaper:
-    """Runs a verb in the gateway and returns its standard output."""
-
-    def run(*arguments: str | Path, code: int = 0) -> str:
-        command = [sys.executable, "-m", "shaper", "--instance", instance.name, *arguments]
-        result = gateway.run(*command, check=False)
-        assert result.returncode == code, f"{arguments}: {result.stderr}{result.stdout}"
-        assert "Traceback" not in result.stderr
-        return result.stdout if code == 0 else result.stderr
-
-    return run
 
 
 @pytest.mark.timeout(300)
@@ -181,9 +112,9 @@ def test_another_namespace_is_refused(
 
 def test_a_broken_file_changes_nothing(shaper: Shaper, config: Path) -> None:
     shaper("apply", config)
-    before = shaper("status", "--json")
-    config.write_text(CONFIG.replace("rate: 40mbit", "rate: 40mb"))
-    message = shaper("apply", config, code=2)
-    assert f"{config}:6:15:" in message
-    assert json.loads(shaper("status", "--json"))["classes"] == json.loads(before)["classes"]
+    broken = config.with_name("broken.yaml")
+    broken.write_text(CONFIG.replace("rate: 40mbit", "rate: 40mb"))
+    message = shaper("apply", broken, code=2)
+    assert f"{broken}:6:15:" in message
+    assert shaper("plan", config, "--exit-code") == ""
     shaper("down")

@@ -17,7 +17,13 @@ from shaper.config import ConfigError
 from shaper.errors import KernelError
 from shaper.health.probes import ProbeResult
 from shaper.model import Address, BackendRuntime, HealthCheck, HealthKind, Runtime, WeightMode
-from tests.agent_fakes import FakeEngine, FakeParser, make_gateway, make_service
+from tests.agent_fakes import (
+    FakeEngine,
+    FakeOperation,
+    FakeParser,
+    make_gateway,
+    make_service,
+)
 
 CHECK = HealthCheck(HealthKind.TCP, interval_ms=30, timeout_ms=30, rise=2, fall=3)
 CHECKED = make_gateway(make_service(check=CHECK))
@@ -55,7 +61,7 @@ class Harness:
         """`story` runs beside an agent that was started with `text`."""
 
         async def whole() -> None:
-            self.agent = Agent(self.engine, self.parser, self.probe)
+            self.agent = Agent(self.engine, self.parser, self.probe, repair_interval_s=0.02)
             await self.agent.start(text, "gw.yaml")
             running = asyncio.create_task(self.agent.run())
             try:
@@ -355,3 +361,17 @@ def test_agent_does_not_start_where_the_kernel_refuses() -> None:
 
     with pytest.raises(KernelError, match="lan0 is gone"):
         harness.run("plain", story)
+
+
+def test_agent_repairs_what_somebody_changed() -> None:
+    harness = Harness()
+
+    async def story() -> None:
+        harness.engine.drift = (FakeOperation("announce it"), FakeOperation("add a class"))
+        await harness.until(lambda: len(harness.engine.applied) == 2)
+        await asyncio.sleep(0.1)
+        assert len(harness.engine.applied) == 2
+
+    harness.run("plain", story)
+    assert harness.engine.applied[-1][0] == "plain"
+    assert "the kernel differs, repairing: announce it and 1 more" in harness.messages()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shaper.agent import store as store_module
+from shaper.agent.namespaces import NetworkNamespace
 from shaper.agent.store import Store, StoredState, boot_id
 from shaper.errors import ShaperError
 from shaper.instance import Instance
@@ -17,12 +18,13 @@ from shaper.reconcile.plan import Ledger
 
 STATE = StoredState(
     boot_id=boot_id(),
-    network_namespace=7,
+    network_namespace=NetworkNamespace(7, 9),
     generation=3,
     text="version: 1\n",
     features=("WITH_IPV6",),
-    devices=frozenset({"eth0"}),
-    handles=Handles({"web": 16}, {"www": 0}, {"www/s1@203.0.113.1:80": 4}, (1, 2)),
+    digest="d",
+    devices={"eth0": 2},
+    handles=Handles({"web": 16}, {"www": 0}, {"www/s1@203.0.113.1:80": 4}, (1, 2), (3,)),
     ledger=Ledger(
         {"net.ipv6.conf.all.forwarding": "0", "net.ipv6.conf.eth0.forwarding": "1"},
         frozenset({("eth0", ip_address("198.51.100.10"))}),
@@ -61,7 +63,7 @@ def test_after_a_reboot_only_numbers_and_text_count(
     assert loaded.handles == STATE.handles
     assert loaded.text == STATE.text
     assert loaded.ledger == Ledger()
-    assert loaded.devices == frozenset()
+    assert loaded.devices == {}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", json.dumps({"version": 99})])
