@@ -8,14 +8,15 @@ then need no compiler. The file holds maps by name; `loader` puts the descriptor
 from __future__ import annotations
 
 import base64
-import ctypes
 import hashlib
 import json
 import os
-import struct
+import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,8 +44,9 @@ KERNEL_NAMES: Final = {
 """What `bpftool prog` shows (15 characters at most): recognisable as ours."""
 
 _SOURCES: Final = ("balance.c", "classify.c", "sweep.c")
-_LD_IMM64: Final = 0x18
-_PSEUDO_MAP_FD: Final = 1
+_SETUP: Final = "run scripts/setup, which installs python3-bpfcc"
+_TIME_LIMIT_S: Final = 300
+"""Compiling takes seconds; under emulation, minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +93,20 @@ def compile_object(
         defines: symbols such as `WITH_IPV6`; their order does not matter.
         sources, programs, folder: other files and entry points (tests and benchmarks).
     Raises:
-        KernelError: no headers, or the compiler's messages.
+        KernelError: no bcc, no headers, the cache cannot be written, or the compiler's messages.
     """
     text = assemble(*sources, folder=folder)
     digest = object_digest(text, defines, programs)
     stored = stored_object(digest, cache=cache)
     if stored is not None:
         return stored
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    compiled = _compile(text, digest, defines, programs, cache)
-    _write(_path(cache, digest), json.dumps(asdict(compiled)))
+    with _cache_in_use(cache):
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        headers = kernel_headers(cache)
+    encoded = _compile(text, digest, defines, programs, headers)
+    compiled = _decode(encoded, digest)
+    with _cache_in_use(cache):
+        _write(_path(cache, digest), encoded)
     return compiled
 
 
@@ -120,94 +126,89 @@ def _path(cache: Path, digest: str) -> Path:
 
 
 def object_digest(text: str, defines: tuple[str, ...], programs: tuple[str, ...]) -> str:
-    parts = [text, *sorted(defines), *programs, _bcc_version()]
+    parts = [text, *sorted(defines), *programs, str(bcc_module().__version__)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _bcc_version() -> str:
-    import bcc
-
-    return str(bcc.__version__)
+def bcc_module() -> Any:
+    """The module `bcc`. Raises KernelError where it, or the library behind it, is not installed."""
+    try:
+        import bcc
+    except (ImportError, OSError) as error:
+        raise KernelError(f"bcc's Python binding cannot be used: {error}", _SETUP) from error
+    return bcc
 
 
 def _compile(
-    text: str, digest: str, defines: tuple[str, ...], programs: tuple[str, ...], cache: Path
-) -> ProgramObject:
-    headers = kernel_headers(cache)
-    if headers is not None:
-        os.environ["BCC_KERNEL_SOURCE"] = str(headers)
-    import bcc
-
+    text: str,
+    digest: str,
+    defines: tuple[str, ...],
+    programs: tuple[str, ...],
+    headers: Path | None,
+) -> str:
+    """The object as JSON, from a `compile_worker`."""
     flags = ["-O2", "-Wall", "-Werror", "-Wno-unused-function", *(f"-D{name}" for name in defines)]
-    failure: Exception | None = None
-    with _CapturedStderr() as messages:
-        try:
-            module = bcc.BPF(text=text.encode(), cflags=flags)
-        except Exception as error:  # noqa: BLE001 (bcc raises the bare class)
-            failure = error
-    if failure is not None:
-        raise KernelError(f"bcc cannot compile the programs: {failure}", messages.text().strip())
-    maps = _map_specs(module)
-    by_fd = {module[name.encode()].map_fd: name for name in maps}
-    specs = {name: _program_spec(module.dump_func(name.encode()), by_fd) for name in programs}
-    module.cleanup()
-    return ProgramObject(digest, maps, specs)
-
-
-def _map_specs(module: Any) -> dict[str, MapSpec]:
-    from bcc.libbcc import lib
-
-    # bcc's binding leaves these two undeclared: ctypes would cut the module's address to 32 bits,
-    # which goes well on the main thread of a non-PIE python only (its heap lies below 4 GiB).
-    lib.bpf_table_name.restype = ctypes.c_char_p
-    lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    lib.bpf_num_tables.restype = ctypes.c_size_t
-    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
-    specs = {}
-    for number in range(lib.bpf_num_tables(module.module)):
-        name = lib.bpf_table_name(module.module, number)
-        key_type = lib.bpf_table_key_desc(module.module, name).decode()
-        value_type = lib.bpf_table_leaf_desc(module.module, name).decode()
-        specs[name.decode()] = MapSpec(
-            map_type=lib.bpf_table_type_id(module.module, number),
-            key_size=ctypes.sizeof(decode_type(key_type)),
-            value_size=ctypes.sizeof(decode_type(value_type)),
-            max_entries=lib.bpf_table_max_entries_id(module.module, number),
-            flags=lib.bpf_table_flags_id(module.module, number),
-            key_type=key_type,
-            value_type=value_type,
+    request = {"text": text, "digest": digest, "flags": flags, "programs": programs}
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *_python_path()])}
+    if headers is not None:
+        environment["BCC_KERNEL_SOURCE"] = str(headers)
+    try:
+        worker = subprocess.run(
+            [sys.executable, "-P", "-m", "shaper.kernel.compile_worker"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIME_LIMIT_S,
+            env=environment,
+            check=False,
         )
-    return specs
+    except OSError as error:
+        raise KernelError(f"{sys.executable} cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise KernelError(f"bcc did not compile the programs in {_TIME_LIMIT_S} s") from error
+    if worker.returncode:
+        how = f" (signal {-worker.returncode})" if worker.returncode < 0 else ""
+        raise KernelError(f"bcc cannot compile the programs{how}", worker.stderr.strip())
+    return worker.stdout
+
+
+def _python_path() -> list[str]:
+    given = os.environ.get("PYTHONPATH")
+    return [given] if given else []
 
 
 def decode_type(description: str) -> Any:
     """The ctypes type behind bcc's JSON description of a key or value."""
-    import bcc
-
-    return bcc.BPF._decode_table_type(json.loads(description))
+    return bcc_module().BPF._decode_table_type(json.loads(description))
 
 
-def _program_spec(instructions: bytes, by_fd: dict[int, str]) -> ProgramSpec:
-    code = bytearray(instructions)
-    maps = []
-    index = 0
-    while index < len(code) // 8:
-        opcode, registers, _, immediate = struct.unpack_from("<BBhi", code, index * 8)
-        if opcode == _LD_IMM64:
-            if registers >> 4 == _PSEUDO_MAP_FD:
-                maps.append((index, by_fd[immediate]))
-                struct.pack_into("<i", code, index * 8 + 4, 0)
-            index += 1  # its second half
-        index += 1
-    return ProgramSpec(base64.b64encode(bytes(code)).decode(), tuple(maps))
+@contextmanager
+def _cache_in_use(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(
+            f"the cache folder {cache} cannot be used: {error.strerror}",
+            "compiled programs are kept there: it must be writable, with some space left",
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:
-    """Atomically, so that a killed process leaves no half object."""
+    """Atomically and on disk first, so that neither a killed process nor a power failure leaves
+    half an object."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(text)
-    scratch.replace(path)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(descriptor, "w") as file:  # noqa: PTH123
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
 
 
 def _decode(text: str, digest: str) -> ProgramObject:
@@ -220,30 +221,14 @@ def _decode(text: str, digest: str) -> ProgramObject:
         maps={name: MapSpec(**spec) for name, spec in data["maps"].items()},
         programs={
             name: ProgramSpec(
-                spec["instructions"], tuple((index, of) for index, of in spec["maps"])
+                _instructions(spec["instructions"]),
+                tuple((index, of) for index, of in spec["maps"]),
             )
             for name, spec in data["programs"].items()
         },
     )
 
 
-class _CapturedStderr:
-    """clang writes its messages to descriptor 2: they belong into the error message."""
-
-    def __enter__(self) -> _CapturedStderr:
-        sys.stderr.flush()
-        self._file = tempfile.TemporaryFile()
-        self._saved = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.stderr.flush()
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        self._file.seek(0)
-        self._text = self._file.read().decode(errors="replace")
-        self._file.close()
-
-    def text(self) -> str:
-        return self._text
+def _instructions(encoded: str) -> str:
+    base64.b64decode(encoded, validate=True)
+    return encoded
