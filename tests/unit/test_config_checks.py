@@ -54,6 +54,15 @@ INTERFACE_CASES = [
         "device 'eth0' is already interface 'a'",
     ),
     case(
+        "devices that stand for all in sysctls",
+        "interfaces:\n  a: {device: ▶all, role: client}\n  b: {device: ▶default, role: backend}\n"
+        "  c: {device: all0, role: backend}\n",
+        "device 'all' cannot be used "
+        "(its sysctls, net.ipv4.conf.all.*, are not those of one device)",
+        "device 'default' cannot be used "
+        "(its sysctls, net.ipv4.conf.default.*, are not those of one device)",
+    ),
+    case(
         "no client side",
         "interfaces: {lan: {device: eth1, role: backend}}\n"
         f"▶services: {{www: {{address: 198.51.100.10, port: 80, {GOOD_BACKENDS}}}}}\n",

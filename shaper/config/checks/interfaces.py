@@ -27,6 +27,17 @@ def one_interface_per_device(draft: Draft) -> Iterator[Problem]:
             yield draft.at_value(("interfaces", name, "device"), message)
 
 
+def no_device_of_sysctls(draft: Draft) -> Iterator[Problem]:
+    """`net.ipv4.conf.all.forwarding` would be read as a device's, and is every device's."""
+    for name, interface in draft.spec.interfaces.items():
+        if interface.device in ("all", "default"):
+            message = (
+                f"device {interface.device!r} cannot be used "
+                f"(its sysctls, net.ipv4.conf.{interface.device}.*, are not those of one device)"
+            )
+            yield draft.at_value(("interfaces", name, "device"), message)
+
+
 def both_sides_for_services(draft: Draft) -> Iterator[Problem]:
     """A service needs a device on which clients arrive and one behind which backends are."""
     if not draft.raw("services") or not draft.raw("interfaces"):
@@ -42,4 +53,9 @@ def both_sides_for_services(draft: Draft) -> Iterator[Problem]:
             yield draft.at_key(("services",), message)
 
 
-CHECKS: Final = (some_interface, one_interface_per_device, both_sides_for_services)
+CHECKS: Final = (
+    some_interface,
+    one_interface_per_device,
+    no_device_of_sysctls,
+    both_sides_for_services,
+)
