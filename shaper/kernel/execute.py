@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from shaper.errors import KernelError
 from shaper.instance import Instance
@@ -15,6 +16,9 @@ from shaper.kernel.tables import DataPlaneTables
 from shaper.kernel.tc import TrafficControl
 from shaper.reconcile import operations as ops
 from shaper.shaping.operations import TcOperation
+
+_REMOVALS: Final = (ops.RemoveAddress, ops.RemoveClsact, ops.DetachClassifier, ops.DetachXdp)
+"""What needs no doing where the device is gone: the kernel took it along."""
 
 
 @dataclass(slots=True)
@@ -32,8 +36,10 @@ class Executor:
     tc: TrafficControl
     compiled: ProgramObject | None
     _loaded: Loaded | None = field(default=None, init=False)
+    _tables: DataPlaneTables | None = field(default=None, init=False)
 
     def close(self) -> None:
+        self._tables = None
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None
@@ -45,7 +51,9 @@ class Executor:
             return
         if self._programs(operation) or self._device(operation):
             return
-        DataPlaneTables(self._open().maps).execute(operation)
+        if self._tables is None:
+            self._tables = DataPlaneTables(self._open().maps)
+        self._tables.execute(operation)
 
     def _programs(self, operation: ops.Operation) -> bool:
         match operation:
@@ -63,6 +71,8 @@ class Executor:
         return True
 
     def _device(self, operation: ops.Operation) -> bool:
+        if isinstance(operation, _REMOVALS) and self.links.find(operation.device) is None:
+            return True
         match operation:
             case ops.AddAddress(device, address):
                 self.links.add_address(device, address)
