@@ -30,12 +30,15 @@ def take() -> dict[str, Any]:
     return {
         "addresses": _steady(_json("ip", "-details", "-json", "address", "show")),
         "qdiscs": _steady(_json("tc", "-json", "qdisc", "show")),
-        "classes": {name: _text("tc", "class", "show", "dev", name) for name in devices},
-        "filters": {
-            name: _text("tc", "filter", "show", "dev", name, side)
-            for name in devices
-            for side in ("ingress", "egress")
-        },
+        "classes": _batch("tc", [f"class show dev {name}" for name in devices]),
+        "filters": _batch(
+            "tc",
+            [
+                f"filter show dev {name} {side}"
+                for name in devices
+                for side in ("ingress", "egress")
+            ],
+        ),
         "routes": _text("ip", "route", "show", "table", "all")
         + _text("ip", "-6", "route", "show", "table", "all"),
         "sysctls": _sysctls(),
@@ -68,3 +71,14 @@ def _json(*command: str) -> Any:
 
 def _text(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _batch(program: str, commands: list[str]) -> str:
+    """One process for all: a snapshot is taken often."""
+    return subprocess.run(
+        [program, "-force", "-batch", "-"],
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
