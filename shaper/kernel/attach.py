@@ -111,6 +111,7 @@ class Attachments:
         with netlink_errors(
             f"{device}: adding clsact",
             "the kernel needs CONFIG_NET_SCH_INGRESS (module sch_ingress)",
+            ignore=(errno.EEXIST,),
         ):
             self._route.tc("add", "clsact", link.index)
 
