@@ -263,7 +263,7 @@ class Engine:
         try:
             yield DataPlaneTables(maps) if maps else None
         finally:
-            loader.close_maps(maps or {})
+            loader.close_maps(maps)
 
     def _state(self, session: Session) -> StoredState:
         """The stored state, fit for this boot, this network namespace and its devices.

@@ -104,9 +104,9 @@ class Observer:
     def _tables(self, compiled: ProgramObject) -> Iterator[DataPlaneTables]:
         maps = loader.open_maps(compiled.maps, self.pins)
         try:
-            yield DataPlaneTables(maps or {})
+            yield DataPlaneTables(maps)
         finally:
-            loader.close_maps(maps or {})
+            loader.close_maps(maps)
 
 
 def _our_xdp(link: Link, programs: dict[int, str]) -> str | None:
