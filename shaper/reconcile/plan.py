@@ -101,6 +101,8 @@ def plan_apply(desired: Desired, actual: Actual, ledger: Ledger, digest: str) ->
     Args:
         ledger: what earlier applies noted.
         digest: of the object that the features compile to.
+    Raises:
+        KernelError: the kernel lacks a sysctl that is needed.
     """
     trees = [
         plan_tree(desired.trees.get(device), state.tree, device)

@@ -6,7 +6,8 @@ not exist, and none is lost with a class that still gets traffic.
 
 HTB's default class is fixed when the root qdisc is made. Were it left at a class that is gone, HTB
 would send what belongs to no class of the device straight out, unshaped. So where the default class
-gets another minor, the root is made anew, with everything below it.
+gets another minor, the root is made anew, with everything below it: the packets in it are lost, and
+until the traffic is pointed anew some of it falls to the default class.
 
 A leaf qdisc cannot become one of another kind under the same handle (tc_modify_qdisc() refuses),
 so it is deleted and added; for that moment HTB has its built-in fifo there.

@@ -295,3 +295,12 @@ def test_where_ipv6_was_forwarded_before_nothing_is_touched() -> None:
     assert machine.sysctls == before
     take_down(machine, ledger)
     assert machine.sysctls == before
+
+
+def test_accept_ra_is_given_back_when_nothing_can_purge_routes_any_more() -> None:
+    """In whatever order it was noted: giving a device's forwarding back purges as well."""
+    machine = machine_of_others()
+    _, ledger, _ = converge(machine, IPV6)
+    backwards = dict(reversed(list(ledger.sysctls.items())))
+    take_down(machine, replace(ledger, sysctls=backwards))
+    assert machine == machine_of_others()
