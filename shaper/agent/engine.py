@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 
 from shaper.agent.devices import follow_devices
 from shaper.agent.namespaces import network_namespace, network_namespace_exists
 from shaper.agent.preparation import Prepared, Session, prepare
 from shaper.agent.report import build_status
 from shaper.agent.store import Store, StoredState, boot_id
-from shaper.config import parse_config
+from shaper.config import ConfigError, parse_config
 from shaper.errors import KernelError, ShaperError, VerifyError
 from shaper.instance import Instance
 from shaper.kernel import loader
@@ -148,12 +149,16 @@ class Engine:
         """Health and factors as the kernel has them, for whoever goes on from there.
 
         Health counts only where it is checked, factors only where weights are adaptive and the last
-        apply was through (else a weight in the map may be that of another configuration).
+        apply was through (else a weight in the map may be that of another configuration). Nothing
+        is known where this version does not accept what was applied.
         """
         state = self._store.load()
         if state is None or state.text is None:
             return {}
-        gateway = _gateway(state)
+        try:
+            gateway = _parsed(state.text)
+        except ConfigError:
+            return {}
         numbers = _indices(gateway, state.handles)
         with self._tables(state) as tables:
             entries = tables.read().backends if tables is not None else {}
@@ -311,7 +316,24 @@ def _changes_anything(operation: Operation) -> bool:
 
 
 def _gateway(state: StoredState) -> Gateway:
-    return parse_config(state.text or "", "the applied configuration")
+    """What was applied.
+
+    Raises:
+        ShaperError: this version of shaper does not accept it any more.
+    """
+    try:
+        return _parsed(state.text or "")
+    except ConfigError as error:
+        raise ShaperError(
+            f"this version of shaper does not accept what is applied: {error.lines()[0]}",
+            "apply a file that it accepts; until then the data plane goes on as it is",
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Gateway:
+    """Asked for at every tick of the controller."""
+    return parse_config(text, "the applied configuration")
 
 
 def _object_of(state: StoredState) -> ProgramObject:

@@ -199,3 +199,19 @@ def test_apply_without_an_agent_does_not_raise_the_dead(
     ]
     assert states == ["down", "up"]
     shaper("down")
+
+
+def test_an_applied_text_of_another_version_can_be_replaced(
+    shaper: Shaper, config: Path, instance: Instance
+) -> None:
+    shaper("apply", config)
+    file = instance.state / "state.json"
+    state = json.loads(file.read_text())
+    state["text"] = state["text"].replace("version: 1", "version: 1\nbygone: true")
+    file.write_text(json.dumps(state))
+    message = shaper("status", code=1)
+    assert "does not accept what is applied" in message
+    assert "apply a file" in message
+    shaper("apply", config)
+    assert shaper("plan", config, "--exit-code") == ""
+    shaper("down")
