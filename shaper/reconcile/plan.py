@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from shaper.model import Address
 from shaper.reconcile.desired import Desired
-from shaper.reconcile.entries import BACKEND_ACCEPTS, BACKEND_UP, Tables
+from shaper.reconcile.entries import Tables
 from shaper.reconcile.operations import (
     AddAddress,
     AddClsact,
@@ -151,8 +151,8 @@ def settled(ledger: Ledger, desired: Desired) -> Ledger:
 
 
 def plan_tables(desired: Tables, actual: Tables) -> list[Operation]:
-    """Map changes. Backends that left the file keep their entry for the flows that exist, but are
-    no longer marked as taking new ones."""
+    """Map changes. Backends that left the file keep their entry for the TCP connections that exist,
+    but nobody checks them any more, so they are marked down: UDP flows move on."""
     operations: list[Operation] = []
     for index, entry in sorted(desired.backends.items()):
         if actual.backends.get(index) != entry:
@@ -169,8 +169,8 @@ def plan_tables(desired: Tables, actual: Tables) -> list[Operation]:
         operations.append(RemoveService(key))
     for index in sorted(actual.backends.keys() - desired.backends.keys()):
         entry = actual.backends[index]
-        if entry.flags & BACKEND_ACCEPTS:
-            operations.append(PutBackend(replace(entry, flags=entry.flags & BACKEND_UP)))
+        if entry.flags:
+            operations.append(PutBackend(replace(entry, flags=0)))
     for service_id in sorted(actual.service_classes.keys() - desired.service_classes.keys()):
         if actual.service_classes[service_id]:
             operations.append(PutServiceClass(service_id, 0))

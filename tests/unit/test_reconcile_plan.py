@@ -199,7 +199,7 @@ def test_a_removed_backend_keeps_its_entry_for_the_flows_that_exist() -> None:
     gone = handles.backends["www/s2@203.0.113.2:8080"]
     converge(machine, gateway(services=(service(backends=1),)), handles, ledger)
     assert str(machine.backends[gone].address) == "203.0.113.2"
-    assert machine.backends[gone].flag_names() == "up"
+    assert machine.backends[gone].flag_names() == "down"
 
 
 def test_every_operation_says_what_it_does() -> None:
