@@ -73,6 +73,20 @@ class ClassStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """Packets for a service that got no backend. `unavailable`: none was up. `no_flow`: TCP in the
+    middle of a connection that is not known (the stack answers RST). `collision`: another flow of
+    this client port is at the same backend (dropped). `table_full`: the kernel took no entry
+    (dropped). `fragment`: not translated, the stack gets it."""
+
+    unavailable: int = 0
+    no_flow: int = 0
+    collision: int = 0
+    table_full: int = 0
+    fragment: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     instance: str
     generation: int
@@ -80,6 +94,7 @@ class Status:
     interfaces: tuple[InterfaceStatus, ...]
     services: tuple[ServiceStatus, ...]
     classes: tuple[ClassStatus, ...]
+    events: Events = Events()
     allocations: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -110,12 +110,19 @@ def _refuse_foreign(session: Session, desired: Desired, actual: Actual) -> None:
                 f"{device} has an XDP program that shaper did not attach",
                 f"remove it first: ip link set dev {device} xdp off",
             )
-        if device in desired.classifiers and not state.has_clsact:
-            _refuse_ingress(session, device)
+        if device in desired.classifiers:
+            _refuse_unfit(session, device, state.has_clsact)
 
 
-def _refuse_ingress(session: Session, device: str) -> None:
-    if session.attachments.has_ingress(session.links.get(device).index):
+def _refuse_unfit(session: Session, device: str, has_clsact: bool) -> None:
+    """Raises KernelError for a device on which our programs would see nothing, or cannot be."""
+    link = session.links.get(device)
+    if not link.ethernet:
+        raise KernelError(
+            f"{device} has no Ethernet header (a tunnel?), and shaper parses Ethernet only",
+            "put it on the Ethernet device below, or on a bridge or veth in front",
+        )
+    if not has_clsact and session.attachments.has_ingress(link.index):
         raise KernelError(
             f"{device} has an ingress qdisc, where shaper needs clsact",
             f"clsact takes the same filters: tc qdisc replace dev {device} clsact, then add them",

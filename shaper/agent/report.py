@@ -16,6 +16,7 @@ from shaper.shaping.tree import MAJOR, class_key, target_minor
 from shaper.status import (
     BackendStatus,
     ClassStatus,
+    Events,
     InterfaceStatus,
     Latency,
     ServiceStatus,
@@ -57,6 +58,7 @@ def build_status(
             if interface.bandwidth_bps is not None and links.find(interface.device) is not None
             for row in _classes(interface, gateway, state, tc)
         ),
+        events=Events(**tables.events()) if tables is not None else Events(),
     )
 
 

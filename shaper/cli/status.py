@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box, filesize
 from rich.console import Console
 from rich.table import Table
 
@@ -27,11 +28,16 @@ def run(instance: Instance, as_json: bool) -> int:
 
 
 def _print(document: dict[str, Any], running: bool) -> None:
+    """For people, within 80 columns where names and addresses are not very long."""
     console = Console()
-    agent = "agent running" if running else "no agent: health and weights stand still"
+    agent = "agent running" if running else "no agent: health, weights, idle flows stand still"
     console.print(f"instance {document['instance']}, generation {document['generation']}, {agent}")
     for warning in document["warnings"]:
         console.print(f"warning: {warning}", style="yellow")
+    events = {name: count for name, count in document["events"].items() if count}
+    if events:
+        shown = ", ".join(f"{name} {count}" for name, count in events.items())
+        console.print(f"packets without a backend: {shown}", style="yellow")
     console.print(_interfaces(document["interfaces"]))
     for service in document["services"]:
         console.print(_service(service))
@@ -39,8 +45,15 @@ def _print(document: dict[str, Any], running: bool) -> None:
         console.print(_classes(document["classes"]))
 
 
+def _table(left: tuple[str, ...], right: tuple[str, ...], title: str | None = None) -> Table:
+    table = Table(*left, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
 def _interfaces(rows: list[dict[str, Any]]) -> Table:
-    table = Table("interface", "device", "role", "xdp", "bandwidth")
+    table = _table(("interface", "device", "role", "xdp"), ("bandwidth",))
     for row in rows:
         bandwidth = format_rate(row["bandwidth_bps"]) if row["bandwidth_bps"] else "-"
         table.add_row(row["name"], row["device"], row["role"], row["xdp"], bandwidth)
@@ -52,43 +65,45 @@ def _service(service: dict[str, Any]) -> Table:
         f"{service['name']}: {service['address']} port {service['port']}/{service['protocol']}, "
         f"{service['scheduler']}, {service['forwarding']}, class {service['class']}"
     )
-    table = Table("backend", "address", "state", "weight", title=title, title_justify="left")
-    for heading in ("active", "new flows", "packets in", "packets out", "bytes out"):
-        table.add_column(heading, justify="right")
+    table = _table(
+        ("backend", "address", "port", "state"), ("weight", "active", "flows", "in", "out"), title
+    )
     for row in service["backends"]:
-        weight = f"{row['effective_weight']:g}/{row['weight']}"
-        style = "" if row["state"] == "up" else "red"
         table.add_row(
             row["name"],
-            f"{row['address']} {row['port']}",
+            row["address"],
+            str(row["port"]),
             row["state"],
-            weight,
+            f"{row['effective_weight']:g}/{row['weight']}",
             str(row["active_flows"]),
             str(row["new_flows_total"]),
-            str(row["packets_in"]),
-            str(row["packets_out"]),
-            str(row["bytes_out"]),
-            style=style,
+            _size(row["bytes_in"]),
+            _size(row["bytes_out"]),
+            style="" if row["state"] == "up" else "red",
         )
     return table
 
 
 def _classes(rows: list[dict[str, Any]]) -> Table:
-    table = Table("class", "interface", "handle", "priority", "leaf")
-    for heading in ("rate", "ceil", "packets", "bytes", "drops", "backlog"):
-        table.add_column(heading, justify="right")
+    table = _table(
+        ("class", "on", "handle", "leaf"), ("prio", "rate", "ceil", "sent", "drops", "backlog")
+    )
     for row in rows:
         table.add_row(
             row["name"],
             row["interface"],
             row["handle"],
-            str(row["priority"]),
             row["leaf"],
+            str(row["priority"]),
             format_rate(row["rate_bps"]),
             format_rate(row["ceil_bps"]),
-            str(row["packets"]),
-            str(row["bytes"]),
+            _size(row["bytes"]),
             str(row["drops"]),
-            str(row["backlog_bytes"]),
+            _size(row["backlog_bytes"]),
         )
     return table
+
+
+def _size(count: int) -> str:
+    """Bytes, decimal: 1,234,567 -> 1.2 MB."""
+    return filesize.decimal(count)

@@ -18,6 +18,7 @@ from shaper.model import Address
 
 IFA_F_NODAD = 0x02
 _FOREVER = 0xFFFFFFFF
+_ARPHRD_ETHER = 1
 
 
 @contextmanager
@@ -38,11 +39,13 @@ def netlink_errors(doing: str, hint: str = "", ignore: tuple[int, ...] = ()) -> 
 class Link:
     """One device. `xdp_program_id` 0: none; `xdp_mode`: native | generic | off.
 
-    `addresses` are its host addresses (/32, /128): the form in which services are announced.
+    `ethernet`: its packets begin with an Ethernet header. `addresses` are its host addresses (/32,
+    /128): the form in which services are announced.
     """
 
     index: int
     mtu: int
+    ethernet: bool
     addresses: frozenset[Address]
     xdp_program_id: int
     xdp_mode: str
@@ -89,7 +92,14 @@ class Links:
             index = int(indices[0])
             addresses = self._host_addresses(index)
         program_id, mode = _xdp(message.get_attr("IFLA_XDP"))
-        return Link(index, int(message.get_attr("IFLA_MTU")), addresses, program_id, mode)
+        return Link(
+            index=index,
+            mtu=int(message.get_attr("IFLA_MTU")),
+            ethernet=message["ifi_type"] == _ARPHRD_ETHER,
+            addresses=addresses,
+            xdp_program_id=program_id,
+            xdp_mode=mode,
+        )
 
     def get(self, device: str) -> Link:
         """Like `find`. Raises KernelError where there is no such device."""

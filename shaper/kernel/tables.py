@@ -35,6 +35,8 @@ _SCHEDULERS: Final = (
 )
 """By the numbers SCHED_* of bpf/shared.h."""
 _UNAVAILABLE: Final = (Unavailable.REJECT, Unavailable.DROP)
+_EVENTS: Final = ("unavailable", "no_flow", "collision", "table_full", "fragment")
+"""By the numbers EVENT_* of bpf/shared.h."""
 _PROTOCOLS: Final = {Protocol.TCP: IPPROTO_TCP, Protocol.UDP: IPPROTO_UDP}
 _PROTOCOL_NAMES: Final = {number: name for name, number in _PROTOCOLS.items()}
 
@@ -163,6 +165,18 @@ class DataPlaneTables:
                 bytes_out=sum(cpu.bytes_out for cpu in per_cpu),
             )
         return result
+
+    def events(self) -> dict[str, int]:
+        """How many packets for a service met each event of bpf/shared.h, summed over the CPUs."""
+        event_map = self._maps.get("event_map")
+        if event_map is None:
+            return dict.fromkeys(_EVENTS, 0)
+        per_cpu = (event_map.value_type * _possible_cpus())()
+        counts = {}
+        for number, name in enumerate(_EVENTS):
+            libbpf.map_lookup(event_map.fd, ctypes.c_uint32(number), per_cpu)
+            counts[name] = sum(per_cpu)
+        return counts
 
     def _services(self) -> Iterator[tuple[ServiceEntry, Region]]:
         schedules: dict[Region, Schedule] = {}

@@ -130,6 +130,15 @@ def test_an_ingress_qdisc_is_refused_before_anything_changes(
     assert "htb" not in gateway.run("tc", "qdisc", "show").stdout
 
 
+def test_a_device_without_ethernet_is_refused_before_anything_changes(
+    shaper: Shaper, config: Path, gateway: Namespace
+) -> None:
+    gateway.run("ip", "tuntap", "add", "dev", "tun0", "mode", "tun")
+    config.write_text(CONFIG.replace("device: wan0", "device: tun0"))
+    assert "tun0 has no Ethernet header" in shaper("apply", config, code=1)
+    assert "htb" not in gateway.run("tc", "qdisc", "show").stdout
+
+
 def test_xdp_is_generic_where_the_driver_refuses(
     shaper: Shaper, config: Path, gateway: Namespace
 ) -> None:
