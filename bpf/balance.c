@@ -34,8 +34,11 @@ int xdp_balance(struct xdp_md *ctx)
 	if (parse_packet(&frame, &packet))
 		return XDP_PASS;
 	service = service_lookup(&packet);
-	if (!service)
+	if (!service) {
+		if (tcp_is_first(&packet))
+			reply_release(&packet);
 		return XDP_PASS;
+	}
 	if (packet.fragment) {
 		count_event(EVENT_FRAGMENT);
 		return XDP_PASS;
@@ -53,6 +56,6 @@ int xdp_balance(struct xdp_md *ctx)
 		return XDP_PASS;
 	count_in(target.index, frame.length);
 	if (packet.tcp_flags & (TCP_FIN | TCP_RST))
-		flow_close(&key, now);
+		flow_close(&key, 1, packet.tcp_flags, now);
 	return XDP_PASS;
 }

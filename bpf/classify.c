@@ -88,7 +88,7 @@ int classify_client(struct __sk_buff *skb)
 	skb_classify(skb, reply->service);
 	if (packet.tcp_flags & (TCP_FIN | TCP_RST)) {
 		reply_owner(&owner, &key, reply);
-		flow_close(&owner, now);
+		flow_close(&owner, 0, packet.tcp_flags, now);
 	}
 	return restore_source(skb, &packet, reply) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }

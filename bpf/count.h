@@ -33,20 +33,25 @@ static __always_inline void count_out(__u32 backend, __u64 packets, __u64 bytes)
 	}
 }
 
-static __always_inline void count_opened(__u32 backend)
+static __always_inline void count_new(__u32 backend)
 {
 	struct backend_counters *counters = counter_map.lookup(&backend);
-	__u64 *active = active_map.lookup(&backend);
 
 	if (counters)
 		counters->new_flows += 1;
+}
+
+static __always_inline void count_opened(__u32 backend)
+{
+	__u64 *active = active_map.lookup(&backend);
+
 	if (active)
 		__sync_fetch_and_add(active, 1);
 }
 
-static __always_inline void count_closed(__u32 backend)
+static __always_inline void count_closed(__u32 *backend)
 {
-	__u64 *active = active_map.lookup(&backend);
+	__u64 *active = active_map.lookup(backend);
 
 	if (active)
 		__sync_fetch_and_add(active, -1);

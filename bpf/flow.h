@@ -9,8 +9,11 @@
 #include "reply.h"
 #include "schedule.h"
 
-/* How many backends a new flow tries, where one is taken or has just gone away. */
-#define CANDIDATES_MAX 8
+/*
+ * How many slots a new flow walks from the chosen one on, where backends are taken or have just gone
+ * away. Slots of a backend that was tried are skipped: hash tables and rings repeat backends.
+ */
+#define CANDIDATE_SLOTS_MAX 32
 
 /* Where a packet goes. `backend` NULL: nowhere, and `verdict` says what happens instead. */
 struct target {
@@ -32,9 +35,7 @@ static __always_inline void flow_key_of(struct flow_key *key, const struct packe
 /* Whether a packet may begin a flow: UDP, or TCP's first SYN. */
 static __always_inline int flow_opens(const struct packet *packet)
 {
-	const __u8 mask = TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN;
-
-	return packet->protocol == IPPROTO_UDP || (packet->tcp_flags & mask) == TCP_SYN;
+	return packet->protocol == IPPROTO_UDP || tcp_is_first(packet);
 }
 
 /* NULL where user space took the backend away, or gave its index to another service. */
@@ -46,10 +47,10 @@ static __always_inline struct backend *flow_backend(const struct flow *flow)
 	return backend && backend->port && backend->service == flow->service ? backend : NULL;
 }
 
-/* Forgets a flow, open or closing. */
-static __always_inline void flow_remove(struct flow_key *key, __u32 index)
+/* Forgets a flow, open or closing. `index` is not copied: see "Traps met" in README.md. */
+static __always_inline void flow_remove(struct flow_key *key, __u32 *index)
 {
-	struct backend *backend = backend_map.lookup(&index);
+	struct backend *backend = backend_map.lookup(index);
 
 	if (backend)
 		reply_remove(key, backend);
@@ -59,22 +60,50 @@ static __always_inline void flow_remove(struct flow_key *key, __u32 index)
 }
 
 /*
- * The first FIN or RST of either side. The copy comes first, so that no packet finds the flow in
- * neither map; both sides may close at once, but only one of them deletes.
+ * A FIN or RST; the first one of either side ends the flow's time in flow_map. The copy comes first,
+ * so that no packet finds the flow in neither map; both sides may close at once, but only one of
+ * them makes the copy, and only one deletes.
  */
-static __always_inline void flow_close(struct flow_key *key, __u64 now)
+static __always_inline void flow_close(struct flow_key *key, int by_client, __u8 tcp_flags,
+				       __u64 now)
 {
-	struct flow *flow = flow_map.lookup(key);
-	struct flow closing;
+	struct flow *flow = flow_map.lookup(key), *closing, copy;
 
-	if (!flow)
+	if (flow) {
+		copy = *flow;
+		copy.seen_ns = now;
+		if (by_client && (tcp_flags & TCP_RST) && copy.state == FLOW_NEW)
+			copy.state = FLOW_REPEATS;
+		closing_map.insert(key, &copy);
+	}
+	closing = closing_map.lookup(key);
+	if (!closing)
 		return;
-	closing = *flow;
-	closing.seen_ns = now;
-	if (closing_map.update(key, &closing))
-		return;
-	if (!flow_map.delete(key))
-		count_closed(closing.backend);
+	if (by_client || (tcp_flags & TCP_RST))
+		closing->client_closed = 1;
+	if (!by_client || (tcp_flags & TCP_RST))
+		closing->backend_closed = 1;
+	if (flow && !flow_map.delete(key))
+		count_closed(&copy.backend);
+}
+
+/*
+ * Where the backend still remembers an older connection of this client port (TIME_WAIT), it answers
+ * a SYN with an ACK for that one; the client resets it and repeats its SYN (RFC 9293, 3.10.7). That
+ * SYN belongs to the backend chosen at first: another choice would cost a turn, and perhaps meet an
+ * older connection as well.
+ */
+static __always_inline void flow_reopen(struct flow_key *key, const struct flow *closing, __u64 now)
+{
+	struct flow flow = {
+		.seen_ns = now,
+		.backend = closing->backend,
+		.service = closing->service,
+	};
+
+	if (!flow_map.insert(key, &flow))
+		count_opened(flow.backend);
+	closing_map.delete(key);
 }
 
 static __always_inline void flow_touch(struct flow *flow, const struct packet *packet, __u64 now)
@@ -84,9 +113,16 @@ static __always_inline void flow_touch(struct flow *flow, const struct packet *p
 		flow->state = FLOW_ESTABLISHED;
 }
 
+/* Whether a packet that may begin a flow stays with the one that its client port has. */
+static __always_inline int flow_keeps(const struct flow *flow, const struct backend *backend,
+				      int closing)
+{
+	return (backend->flags & BACKEND_UP) && (!closing || flow->state == FLOW_REPEATS);
+}
+
 /*
  * The backend of the flow that a packet belongs to, if it has one and may stay there. What may
- * begin a flow leaves a backend that is down, and a connection that is closing.
+ * begin a flow leaves a backend that is down, and, but for a repeated SYN, a connection that closes.
  */
 static __always_inline struct target flow_follow(struct flow_key *key, const struct packet *packet,
 						 __u64 now)
@@ -103,16 +139,21 @@ static __always_inline struct target flow_follow(struct flow_key *key, const str
 		return target;
 	target.backend = flow_backend(flow);
 	target.index = flow->backend;
-	if (!target.backend || (may_open && (closing || !(target.backend->flags & BACKEND_UP)))) {
-		flow_remove(key, target.index);
+	if (!target.backend || (may_open && !flow_keeps(flow, target.backend, closing))) {
+		flow_remove(key, &target.index);
 		target.backend = NULL;
-		return target;
+	} else if (may_open && closing) {
+		flow_reopen(key, flow, now);
+	} else {
+		flow_touch(flow, packet, now);
 	}
-	flow_touch(flow, packet, now);
 	return target;
 }
 
-/* One backend that takes new flows and whose reply entry could be made, from `position` on. */
+/*
+ * One backend that takes new flows and whose reply entry could be made, from `position` on. Without
+ * one `verdict` says whether any takes new flows: -EEXIST, or -EAGAIN.
+ */
 static __always_inline struct target flow_candidate(const struct flow_key *key,
 						    const struct service *service, __u32 position,
 						    __u64 now)
@@ -120,29 +161,31 @@ static __always_inline struct target flow_candidate(const struct flow_key *key,
 	const __u16 takes = BACKEND_UP | BACKEND_ACCEPTS;
 	struct target target = {};
 	struct backend *backend;
+	struct claim claim;
 	struct slot *slot;
-	__u64 attempt;
-	int error;
+	__u64 step, tried = 0, bit;
 
-	target.verdict = -EAGAIN;
+	claim_begin(&claim, key, now);
 #pragma clang loop unroll(disable)
-	for (attempt = 0; attempt < CANDIDATES_MAX; attempt++) {
-		if (attempt >= service->count)
+	for (step = 0; step < CANDIDATE_SLOTS_MAX; step++) {
+		if (step >= service->count)
 			break;
-		slot = sched_slot(service, (position + attempt) % service->count);
+		slot = sched_slot(service, (position + step) % service->count);
 		if (!slot || !slot->weight)
 			continue;
 		target.index = slot->backend;
+		bit = 1ULL << (target.index %
+			       64); /* a service's indices mostly follow each other */
 		backend = backend_map.lookup(&target.index);
-		if (!backend || (backend->flags & takes) != takes)
+		if ((tried & bit) || !backend || (backend->flags & takes) != takes)
 			continue;
-		error = reply_claim(key, target.index, backend, now);
-		if (!error) {
+		tried |= bit;
+		if (!claim_take(&claim, key, target.index, backend, now)) {
 			target.backend = backend;
-			break;
+			return target;
 		}
-		target.verdict = error;
 	}
+	target.verdict = tried ? -EEXIST : -EAGAIN;
 	return target;
 }
 
@@ -163,6 +206,7 @@ static __always_inline struct target flow_insert(struct flow_key *key, struct ta
 
 	if (!flow_map.insert(key, &flow)) {
 		count_opened(target.index);
+		count_new(target.index);
 		return target;
 	}
 	other = flow_map.lookup(key);
@@ -182,11 +226,17 @@ static __always_inline struct target flow_refused(__u32 event, int verdict)
 	return nowhere;
 }
 
+static __always_inline struct target flow_unavailable(const struct service *service)
+{
+	int drop = service->unavailable == UNAVAILABLE_DROP;
+
+	return flow_refused(EVENT_UNAVAILABLE, drop ? XDP_DROP : XDP_PASS);
+}
+
 /* Schedules a new flow. */
 static __always_inline struct target flow_start(struct flow_key *key, const struct packet *packet,
 						const struct service *service, __u64 now)
 {
-	int unavailable = service->unavailable == UNAVAILABLE_DROP ? XDP_DROP : XDP_PASS;
 	__u32 state = FLOW_NEW;
 	struct target target;
 	int position;
@@ -200,14 +250,13 @@ static __always_inline struct target flow_start(struct flow_key *key, const stru
 		position = sched_pick(service, key);
 	}
 	if (position < 0)
-		return flow_refused(EVENT_UNAVAILABLE, unavailable);
+		return flow_unavailable(service);
 	target = flow_candidate(key, service, position, now);
 	if (!target.backend && target.verdict == -EAGAIN)
-		return flow_refused(EVENT_UNAVAILABLE, unavailable);
-	if (!target.backend && target.verdict == -EEXIST)
+		return flow_unavailable(service);
+	if (!target.backend)
 		return flow_refused(EVENT_COLLISION, XDP_DROP);
-	if (target.backend)
-		target = flow_insert(key, target, state, now);
+	target = flow_insert(key, target, state, now);
 	if (!target.backend)
 		return flow_refused(EVENT_TABLE_FULL, XDP_DROP);
 	return target;

@@ -36,7 +36,8 @@ BPF_TABLE("array", __u32, struct timeouts, timeout_map, 1);
 /*
  * A flow is in exactly one of flow_map (counted in active_map) and closing_map (not counted). Who
  * deletes it from flow_map takes it out of the count: the delete succeeds once, on any kernel.
- * reply_map's entry lives as long as its flow; one that outlived it (evicted) may be taken over.
+ * reply_map's entry lives as long as its flow; one that outlived it (evicted) may be taken over, and
+ * so may that of a closing flow that is over: see reply.h.
  */
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flow_map, MAX_FLOWS);
 BPF_TABLE("lru_hash", struct flow_key, struct flow, closing_map, MAX_CLOSING_FLOWS);

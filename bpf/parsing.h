@@ -90,6 +90,14 @@ struct fragment_header {
 };
 _Static_assert(sizeof(struct fragment_header) == 8, "fragment_header");
 
+/* Whether a packet is TCP's first SYN. UDP and fragments have no flags. */
+static __always_inline int tcp_is_first(const struct packet *packet)
+{
+	const __u8 mask = TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN;
+
+	return (packet->tcp_flags & mask) == TCP_SYN;
+}
+
 /* The next `size` bytes, or NULL where the frame has fewer. */
 static __always_inline void *cursor_read(const struct cursor *cursor, __u32 size)
 {

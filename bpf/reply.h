@@ -2,15 +2,20 @@
 /*
  * reply_map: from what the routed packet looks like (client and backend) to the service's address.
  * One client port may talk to two services that share a backend; then both flows would look the
- * same behind the gateway, and the second one must take another backend.
+ * same behind the gateway, and the second one must take another backend. A TCP flow that is over
+ * stands in nobody's way: neither in that of another service's flow, nor of a connection that the
+ * client makes to the backend itself.
  */
 #ifndef SHAPER_REPLY_H
 #define SHAPER_REPLY_H
 
 #include <uapi/asm-generic/errno-base.h>
 #include "maps.h"
+#include "parsing.h"
 
 #define REFRESH_NS 1000000000ULL
+/* After how long a client forgets a connection that only it has closed (Linux: tcp_fin_timeout). */
+#define HALF_CLOSED_NS 60000000000ULL
 
 /* `seen_ns` need not be exact, and a write per packet would make CPUs fight for the cache line. */
 static __always_inline void refresh(__u64 *seen_ns, __u64 now)
@@ -59,40 +64,81 @@ static __always_inline void reply_owner(struct flow_key *owner, const struct rep
 	owner->protocol = reply_key->protocol;
 }
 
-/* An entry whose flow was evicted, or went to another backend, is stale. */
-static __always_inline int reply_is_live(struct reply_key *reply_key, struct reply *reply)
+/*
+ * Whether a closing flow's client port is free for another flow, as a port in TIME_WAIT is. Signed,
+ * because another CPU may have seen a packet after `now` was read.
+ */
+static __always_inline int closing_is_over(const struct flow *flow, __u64 now)
 {
-	struct flow_key owner;
-	struct flow *flow;
-
-	reply_owner(&owner, reply_key, reply);
-	flow = flow_map.lookup(&owner);
-	if (!flow)
-		flow = closing_map.lookup(&owner);
-	return flow && flow->backend == reply->backend;
+	return (flow->client_closed & flow->backend_closed) ||
+	       (__s64)(now - flow->seen_ns) > (__s64)HALF_CLOSED_NS;
 }
 
-/* Makes the reply entry of a new flow: 0, -EEXIST where another flow lives there, or an error. */
-static __always_inline int reply_claim(const struct flow_key *key, __u32 index,
-				       const struct backend *backend, __u64 now)
+/*
+ * Whether a reply entry may become another flow's: 0, or -EEXIST while its flow, `owner`, lives. An
+ * entry whose flow was evicted, or went to another backend, is stale. A flow that is over is
+ * forgotten: what still comes of it must not get into the new connection.
+ */
+static __always_inline int reply_vacate(struct flow_key *owner, const struct reply *reply,
+					__u64 now)
 {
-	struct reply_key reply_key;
-	struct reply reply = {
-		.port = key->service_port,
-		.backend = index,
-		.service = backend->service,
-		.seen_ns = now,
-	};
+	struct flow *flow = flow_map.lookup(owner);
+
+	if (flow)
+		return flow->backend == reply->backend ? -EEXIST : 0;
+	flow = closing_map.lookup(owner);
+	if (!flow || flow->backend != reply->backend)
+		return 0;
+	if (!closing_is_over(flow, now))
+		return -EEXIST;
+	closing_map.delete(owner);
+	return 0;
+}
+
+/*
+ * A new flow's reply entry in the making. All that does not depend on the backend is filled in once,
+ * before the loop over backends, and every turn uses the same bytes: see "Traps met" in README.md.
+ */
+struct claim {
+	struct reply_key key;
+	struct reply reply;
+	struct flow_key owner; /* whose entry stands in the way */
+};
+
+static __always_inline void claim_begin(struct claim *claim, const struct flow_key *key, __u64 now)
+{
+	__builtin_memset(claim, 0, sizeof(*claim));
+	address_copy(&claim->key.client, &key->client);
+	claim->key.client_port = key->client_port;
+	claim->key.protocol = key->protocol;
+	address_copy(&claim->reply.address, &key->service);
+	claim->reply.port = key->service_port;
+	claim->reply.seen_ns = now;
+	address_copy(&claim->owner.client, &key->client);
+	claim->owner.client_port = key->client_port;
+	claim->owner.protocol = key->protocol;
+}
+
+/* Makes the entry at a backend: 0, -EEXIST where another flow lives there, or an error. */
+static __always_inline int claim_take(struct claim *claim, const struct flow_key *key, __u32 index,
+				      const struct backend *backend, __u64 now)
+{
 	struct reply *other;
 
-	reply_key_of(&reply_key, key, backend);
-	address_copy(&reply.address, &key->service);
-	if (!reply_map.insert(&reply_key, &reply))
+	address_copy(&claim->key.backend, &backend->address);
+	claim->key.backend_port = backend->port;
+	claim->reply.backend = index;
+	claim->reply.service = backend->service;
+	if (!reply_map.insert(&claim->key, &claim->reply))
 		return 0;
-	other = reply_map.lookup(&reply_key);
-	if (other && !reply_is_of(other, key) && reply_is_live(&reply_key, other))
-		return -EEXIST;
-	return reply_map.update(&reply_key, &reply);
+	other = reply_map.lookup(&claim->key);
+	if (other && !reply_is_of(other, key)) {
+		address_copy(&claim->owner.service, &other->address);
+		claim->owner.service_port = other->port;
+		if (reply_vacate(&claim->owner, other, now))
+			return -EEXIST;
+	}
+	return reply_map.update(&claim->key, &claim->reply);
 }
 
 /* Removes the reply entry of a flow, unless it has become another flow's. */
@@ -104,6 +150,30 @@ static __always_inline void reply_remove(const struct flow_key *key, const struc
 	reply_key_of(&reply_key, key, backend);
 	reply = reply_map.lookup(&reply_key);
 	if (reply && reply_is_of(reply, key))
+		reply_map.delete(&reply_key);
+}
+
+/*
+ * For a first SYN to no service: where the client's port has just been a service's flow to the very
+ * backend that it now connects to itself, the answers are no longer the service's. While that flow
+ * lives, nobody could tell the answers apart, and it keeps them.
+ */
+static __always_inline void reply_release(const struct packet *packet)
+{
+	struct reply_key reply_key = {};
+	struct flow_key owner;
+	struct reply *reply;
+
+	address_copy(&reply_key.client, &packet->source);
+	address_copy(&reply_key.backend, &packet->destination);
+	reply_key.client_port = packet->source_port;
+	reply_key.backend_port = packet->destination_port;
+	reply_key.protocol = packet->protocol;
+	reply = reply_map.lookup(&reply_key);
+	if (!reply)
+		return;
+	reply_owner(&owner, &reply_key, reply);
+	if (!reply_vacate(&owner, reply, bpf_ktime_get_ns()))
 		reply_map.delete(&reply_key);
 }
 

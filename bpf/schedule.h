@@ -43,6 +43,20 @@ static __always_inline int sched_round_robin(const struct service *service)
 #endif
 
 #ifdef WITH_LEAST_CONNECTIONS
+/* All ones where a < b, else 0; both below 2^63. */
+static __always_inline __u64 sched_is_less(__u64 a, __u64 b)
+{
+	__u64 less = (__s64)(a - b) >> 63;
+
+	asm volatile("" : "+r"(less)); /* or the compiler would make branches of it again */
+	return less;
+}
+
+static __always_inline __u64 sched_choose(__u64 mask, __u64 yes, __u64 no)
+{
+	return no ^ ((yes ^ no) & mask);
+}
+
 /*
  * The least (active + 1) / weight, compared by cross-multiplication: active is below 2^18, weight
  * below 2^20, and what the first slot is compared with is worse than anything. The loop counter is
@@ -51,8 +65,8 @@ static __always_inline int sched_round_robin(const struct service *service)
  */
 static __always_inline int sched_least_connections(const struct service *service)
 {
-	__u64 step, load, best_load = 1ULL << 40, best_weight = 1;
-	__u32 id = service->id, start, position, index, best = MAX_SLOTS;
+	__u64 step, load, less, best = MAX_SLOTS, best_load = 1ULL << 40, best_weight = 1;
+	__u32 id = service->id, start, position, index;
 	__u64 *cursor = cursor_map.lookup(&id), *active;
 	struct slot *slot;
 
@@ -72,11 +86,10 @@ static __always_inline int sched_least_connections(const struct service *service
 		if (!active)
 			break;
 		load = *active + 1;
-		if (load * best_weight < best_load * slot->weight) {
-			best = position;
-			best_load = load;
-			best_weight = slot->weight;
-		}
+		less = sched_is_less(load * best_weight, best_load * slot->weight);
+		best = sched_choose(less, position, best);
+		best_load = sched_choose(less, load, best_load);
+		best_weight = sched_choose(less, slot->weight, best_weight);
 	}
 	if (best == MAX_SLOTS)
 		return -1;

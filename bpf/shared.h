@@ -91,13 +91,17 @@ _Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 
 #define FLOW_NEW 0 /* TCP: handshake not finished by the client; UDP: always */
 #define FLOW_ESTABLISHED 1
+#define FLOW_REPEATS \
+	2 /* TCP, in closing_map: the client reset what answered its SYN, and repeats it */
 
 struct flow {
 	__u64 seen_ns; /* CLOCK_MONOTONIC of a recent packet; refreshed at most once a second */
 	__u32 backend;
 	__u32 service;
 	__u32 state;
-	__u32 pad;
+	__u8 client_closed; /* in closing_map: which sides sent FIN; a RST closes both */
+	__u8 backend_closed;
+	__u16 pad;
 };
 _Static_assert(sizeof(struct flow) == 24, "flow");
 

@@ -22,10 +22,10 @@ static __always_inline __u64 sweep_timeout(const struct timeouts *timeouts, __u8
 }
 
 /* Whether nothing was heard of the backend either. */
-static __always_inline int sweep_reply_idle(const struct flow_key *key, __u32 index, __u64 now,
+static __always_inline int sweep_reply_idle(const struct flow_key *key, __u32 *index, __u64 now,
 					    __u64 timeout_ns)
 {
-	struct backend *backend = backend_map.lookup(&index);
+	struct backend *backend = backend_map.lookup(index);
 	struct reply_key reply_key;
 	struct reply *reply;
 
@@ -50,9 +50,9 @@ static __always_inline int sweep_flow(struct flow_key *key, const struct timeout
 	if (!flow || !sweep_is_idle(flow->seen_ns, now, timeout_ns))
 		return 0;
 	index = flow->backend;
-	if (!sweep_reply_idle(key, index, now, timeout_ns))
+	if (!sweep_reply_idle(key, &index, now, timeout_ns))
 		return 0;
-	flow_remove(key, index);
+	flow_remove(key, &index);
 	return 1;
 }
 

@@ -229,7 +229,7 @@ def test_a_collision_without_another_backend_is_dropped(plane: DataPlane) -> Non
     assert plane.active(1) == 0
 
 
-def test_a_closing_flow_still_collides(plane: DataPlane) -> None:
+def test_a_flow_that_one_side_closed_still_collides(plane: DataPlane) -> None:
     sharing(plane)
     plane.receive(packets.tcp(ENDS, "FA"))
     assert plane.receive(packets.tcp(OTHER)).verdict == XDP_DROP

@@ -1,15 +1,16 @@
 """Real connections through the installed `shaper apply`: who answered, against the weights.
 
-Each service gets a client of its own. A client port that talked to one service a moment ago cannot
-reach the same backend through another one (behind the gateway both flows would look the same), so
-shares would only be nearly exact; `test_one_client_port_…` is about that.
+Each service gets a client of its own. While a client port talks to one service, it cannot reach
+the same backend through another one (behind the gateway both flows would look the same), so shares
+would only be nearly exact; the tests of client ports are about that.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +29,23 @@ FAMILIES = pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
 
 ROUND_ROBIN, MAGLEV, LEAST, SOURCE_HASH, ECHO, SAME_PORT, OTHER_ECHO = range(10, 17)
 DIRECT = 17  # no service: a client that talks to backends themselves
+
+_FIXED_PORTS = """
+import json, re, socket, sys
+
+answers = []
+for source, source_port, address, port in json.load(sys.stdin):
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.settimeout(10)
+        client.bind((source, source_port))
+        client.connect((address, port))
+        client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    answers.append(re.search(rb"X-Backend: (\\w+)", answer)[1].decode())
+print(json.dumps(answers))
+"""
+"""Connections one after the other, each from a given port: which backend answered."""
 
 _FIREWALL = f"""
 table inet firewall {{
@@ -174,6 +192,33 @@ def test_one_client_port_may_talk_to_two_services_that_share_backends(balanced: 
     )
     assert [sample for sample in (*first, *second) if sample.error] == []
     assert len(first) == len(second) == 1000
+
+
+def _answers(client: Client, targets: Sequence[tuple[int, str, int]]) -> list[str]:
+    """Who answers; a target is (source port, address, port)."""
+    source = client.sources_for(targets[0][1])[0]
+    jobs = json.dumps([(source, *target) for target in targets])
+    program = [sys.executable, "-c", _FIXED_PORTS]
+    answers: list[str] = json.loads(client.namespace.run(program, text_input=jobs))
+    return answers
+
+
+def test_a_client_port_may_be_used_again_once_its_connection_is_closed(balanced: Lab) -> None:
+    """For a service, another one with the same backends, and the backend itself: shares are exact.
+
+    No sweep runs here, and the backends, which close first, still have the ports in TIME_WAIT.
+    """
+    client = _client(balanced, DIRECT)
+    ports = range(20000, 20100)
+    ring, equal = str(virtual_address(ROUND_ROBIN)), str(virtual_address(SAME_PORT))
+    for _ in range(2):
+        by_ring = _answers(client, [(port, ring, 80) for port in ports])
+        assert Counter(by_ring) == {"s1": 10, "s2": 20, "s3": 30, "s4": 40}
+        by_equal = _answers(client, [(port, equal, HTTP_PORT) for port in ports])
+        assert Counter(by_equal) == dict.fromkeys(WEIGHTS, 25)
+        themselves = [balanced.backend(name).address for name in by_equal]
+        targets = [(port, to, HTTP_PORT) for port, to in zip(ports, themselves, strict=True)]
+        assert _answers(client, targets) == by_equal
 
 
 def test_backend_port_may_equal_the_service_port(balanced: Lab) -> None:
