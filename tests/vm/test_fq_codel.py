@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ RATE_MBIT = 20
 STREAMS = 32  # TCP small queues hold one alone back: across veth it sees what the gateway queues
 SECONDS = 8
 OMIT_S = 4  # until TCP has found the rate: its first overshoot is not the class's delay
+FULL = 0.6  # of the rate: an emulated machine loses some of it, and still keeps a queue
 FQ_CODEL_ADDS_MS = 15.0
 FIFO_ADDS_MS = 200.0
 
@@ -59,25 +61,26 @@ def _leaf_of(lab: Lab) -> Mapping[str, Any]:
     return found
 
 
-def _added_delay_ms(lab: Lab) -> float:
+@dataclass(frozen=True, slots=True)
+class Delay:
     """How much later 95 % of the pings come back while TCP fills the class that they share."""
-    other = lab.backend("s2").address
-    idle = start_ping(lab.client, other, seconds=3.0).result().percentile(95)
+
+    added_ms: float
+    goodput_mbit: float
+
+    def __str__(self) -> str:
+        return f"{self.added_ms:.1f} ms at {self.goodput_mbit:.1f} mbit/s of payload"
+
+
+def _measure_delay(lab: Lab) -> Delay:
+    source, other = lab.backend("s1").address, lab.backend("s2").address
+    idle_ms = start_ping(lab.client, other, seconds=3.0).result().percentile(95)
     load = start_iperf(
-        lab.client,
-        lab.backend("s1").address,
-        IPERF_PORT,
-        seconds=SECONDS,
-        omit=OMIT_S,
-        streams=STREAMS,
+        lab.client, source, IPERF_PORT, seconds=SECONDS, omit=OMIT_S, streams=STREAMS
     )
     start_ping(lab.client, other, seconds=OMIT_S).result()
-    loaded = start_ping(lab.client, other, seconds=SECONDS - 1).result().percentile(95)
-    goodput_mbit = load.result().goodput_bps / 1e6
-    assert goodput_mbit == pytest.approx(RATE_MBIT * PAYLOAD_SHARE, rel=0.1), (
-        "the class was not full"
-    )
-    return loaded - idle
+    loaded_ms = start_ping(lab.client, other, seconds=SECONDS - 1).result().percentile(95)
+    return Delay(loaded_ms - idle_ms, load.result().goodput_bps / 1e6)
 
 
 def test_auto_leaf_is_fq_codel(lab: Lab) -> None:
@@ -101,12 +104,14 @@ def test_explicit_leaf_has_its_options(lab: Lab) -> None:
 def test_full_class_adds_little_delay_with_fq_codel_and_much_with_a_fifo(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    added_ms: dict[str, float] = {}
+    delays: dict[str, Delay] = {}
     for leaf in ("fq_codel", "fifo"):
         _apply(lab, leaf)
-        added_ms[leaf] = _added_delay_ms(lab)
-    figures = ", ".join(f"{leaf} {added:.1f} ms" for leaf, added in added_ms.items())
+        delays[leaf] = _measure_delay(lab)
+    figures = ", ".join(f"{leaf} {delay}" for leaf, delay in delays.items())
     with capsys.disabled():  # the figures are the point, also where they are good
         print(f"\na full {RATE_MBIT} mbit class adds to a ping, 95 % within: {figures}")
-    assert added_ms["fq_codel"] <= FQ_CODEL_ADDS_MS, figures
-    assert added_ms["fifo"] >= FIFO_ADDS_MS, figures
+    full_mbit = FULL * RATE_MBIT * PAYLOAD_SHARE
+    assert all(delay.goodput_mbit >= full_mbit for delay in delays.values()), figures
+    assert delays["fq_codel"].added_ms <= FQ_CODEL_ADDS_MS, figures
+    assert delays["fifo"].added_ms >= FIFO_ADDS_MS, figures
