@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, Final
 
-from rich import box, filesize
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +14,9 @@ from shaper.api.client import AgentClient
 from shaper.cli.output import print_json
 from shaper.instance import Instance
 from shaper.units import format_rate
+
+
+_PIPE_COLUMNS: Final = 160
 
 
 def run(instance: Instance, as_json: bool) -> int:
@@ -28,8 +32,8 @@ def run(instance: Instance, as_json: bool) -> int:
 
 
 def _print(document: dict[str, Any], running: bool) -> None:
-    """For people, within 80 columns where names and addresses are not very long."""
-    console = Console()
+    """For people: within 80 columns on a terminal where names are short, else in full."""
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
     agent = "agent running" if running else "no agent: health, weights, idle flows stand still"
     console.print(f"instance {document['instance']}, generation {document['generation']}, {agent}")
     for warning in document["warnings"]:
@@ -40,13 +44,17 @@ def _print(document: dict[str, Any], running: bool) -> None:
         console.print(f"packets without a backend: {shown}", style="yellow")
     console.print(_interfaces(document["interfaces"]))
     for service in document["services"]:
+        console.print()
         console.print(_service(service))
     if document["classes"]:
+        console.print()
         console.print(_classes(document["classes"]))
 
 
 def _table(left: tuple[str, ...], right: tuple[str, ...], title: str | None = None) -> Table:
-    table = Table(*left, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+    for heading in left:
+        table.add_column(heading, no_wrap=True)
     for heading in right:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -66,13 +74,12 @@ def _service(service: dict[str, Any]) -> Table:
         f"{service['scheduler']}, {service['forwarding']}, class {service['class']}"
     )
     table = _table(
-        ("backend", "address", "port", "state"), ("weight", "active", "flows", "in", "out"), title
+        ("backend", "address", "state"), ("weight", "active", "flows", "in", "out"), title
     )
     for row in service["backends"]:
         table.add_row(
             row["name"],
-            row["address"],
-            str(row["port"]),
+            f"{row['address']} {row['port']}",
             row["state"],
             f"{row['effective_weight']:g}/{row['weight']}",
             str(row["active_flows"]),
@@ -105,5 +112,5 @@ def _classes(rows: list[dict[str, Any]]) -> Table:
 
 
 def _size(count: int) -> str:
-    """Bytes, decimal: 1,234,567 -> 1.2 MB."""
-    return filesize.decimal(count)
+    """Bytes, decimal: 999 -> 999 B, 1,234,567 -> 1.2 MB."""
+    return filesize.decimal(count).replace("bytes", "B")
