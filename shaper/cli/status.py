@@ -15,7 +15,6 @@ from shaper.cli.output import print_json
 from shaper.instance import Instance
 from shaper.units import format_rate
 
-
 _PIPE_COLUMNS: Final = 160
 
 
