@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 
 import pytest
 from rich.console import Console
 
+from shaper.lab.demo.balance import takeover_verdict
 from shaper.lab.demo.report import (
     Row,
     failed,
@@ -17,6 +19,8 @@ from shaper.lab.demo.report import (
     table,
 )
 from shaper.lab.demo.settings import make_settings
+from shaper.lab.load import Sample
+from shaper.lab.traffic import LoadResult
 
 WEIGHTS = {"s1": 1, "s2": 3}
 
@@ -73,3 +77,40 @@ def test_slow_settings_stay_within_what_emulation_carries() -> None:
     assert slow.goodput_percent >= 10
     assert make_settings("auto", slow=True, tolerance_percent=25.0).goodput_percent == 25.0
     assert make_settings("auto", slow=False, tolerance_percent=None).takeover_limit_ms == 800
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_tolerance_of_nothing_is_nothing(slow: bool) -> None:
+    assert make_settings("auto", slow=slow, tolerance_percent=0.0).goodput_percent == 0.0
+
+
+KILLED_MS, BACK_MS = 1000, 3000
+
+
+def _takeover(answers: Mapping[str, Iterable[int]], refused_ms: range) -> list[bool | None]:
+    """The verdicts on answers (backend -> when they started, in ms) and refused requests."""
+    samples = [
+        Sample(start * 1_000_000, 1_000_000, backend, "")
+        for backend, starts in answers.items()
+        for start in starts
+    ] + [Sample(start * 1_000_000, 1_000, "", "Connection refused") for start in refused_ms]
+    settings = make_settings("auto", slow=False, tolerance_percent=None)
+    result = LoadResult(tuple(samples))
+    rows = takeover_verdict(result, settings, KILLED_MS * 1_000_000, BACK_MS * 1_000_000)
+    return [row.ok for row in rows]
+
+
+def test_takeover_that_met_the_killed_backend_in_time_is_as_asked() -> None:
+    all_along = range(0, 4000, 10)
+    answers = dict.fromkeys(("s1", "s3", "s4"), all_along)
+    s2 = [*range(0, 990, 10), *range(3000, 4000, 10)]
+    verdicts = _takeover(answers | {"s2": s2}, range(1000, 1600, 10))
+    assert verdicts == [True] * 7
+    late = _takeover(answers | {"s2": s2}, range(1000, 1900, 10))
+    assert late == [True, False, False, True, True, True, True]
+
+
+def test_takeover_without_a_request_at_the_killed_backend_is_missed() -> None:
+    answers = dict.fromkeys(("s1", "s3", "s4"), range(0, 4000, 10))
+    verdicts = _takeover(answers | {"s2": range(3000, 4000, 10)}, range(0))
+    assert verdicts[:3] == [False, False, True]

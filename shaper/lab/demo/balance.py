@@ -85,29 +85,22 @@ def takeover_rows(lab: Lab, settings: Settings) -> list[Row]:
     back_ns = time.monotonic_ns()
     time.sleep(2.0)  # traffic with it
     running.stop()
-    return _takeover_verdict(running.result(), settings, killed_ns, back_ns)
+    return takeover_verdict(running.result(), settings, killed_ns, back_ns)
 
 
-def _takeover_verdict(
+def takeover_verdict(
     result: LoadResult, settings: Settings, killed_ns: int, back_ns: int
 ) -> list[Row]:
-    """Requests may fail while the checks find out, and at no other time."""
+    """Requests may fail while the checks find out, and at no other time. Some must: else nothing
+    went to the killed backend, and a takeover in time means nothing."""
     limit_ns = killed_ns + settings.takeover_limit_ms * 1_000_000
-    last_ns = max((sample.started_ns for sample in result.failures), default=killed_ns)
-    others = [
-        sample
-        for sample in result.samples
-        if sample.ended_ns < killed_ns or sample.started_ns > limit_ns
-    ]
+    before = [sample for sample in result.samples if sample.ended_ns < killed_ns]
+    others = [*before, *(sample for sample in result.samples if sample.started_ns > limit_ns)]
+    reached = sum(sample.backend == _KILLED for sample in before)
     returned = result.started_between(back_ns, time.monotonic_ns())
     return [
-        limit_row(
-            _CHECKED_SUBJECT,
-            f"{_KILLED} killed: last new flow to it after",
-            settings.takeover_limit_ms,
-            (last_ns - killed_ns) / 1e6,
-            "ms",
-        ),
+        Row(_CHECKED_SUBJECT, f"{_KILLED} answered before", "≥ 1", str(reached), reached > 0),
+        _last_failure_row(result, settings, killed_ns),
         none_failed_row(
             _CHECKED_SUBJECT,
             [sample.error for sample in others],
@@ -115,6 +108,15 @@ def _takeover_verdict(
         ),
         *share_rows(f"the same, {_KILLED} back", EQUAL, returned.answered, points=1.0),
     ]
+
+
+def _last_failure_row(result: LoadResult, settings: Settings, killed_ns: int) -> Row:
+    part = f"{_KILLED} killed: last new flow to it after"
+    limit_ms = settings.takeover_limit_ms
+    if not result.failures:
+        return Row(_CHECKED_SUBJECT, part, f"≤ {limit_ms} ms", "none met it", ok=False)
+    last_ns = max(sample.started_ns for sample in result.failures)
+    return limit_row(_CHECKED_SUBJECT, part, limit_ms, (last_ns - killed_ns) / 1e6, "ms")
 
 
 def _is_up(status: dict[str, Any]) -> bool:

@@ -50,13 +50,14 @@ def make_settings(leaf: str, *, slow: bool, tolerance_percent: float | None) -> 
         slow: an emulated machine: less traffic, rates that it can carry, later answers.
         tolerance_percent: instead of the 3 % of goodputs (10 % where slow).
     """
+    goodput_percent = (10.0 if slow else 3.0) if tolerance_percent is None else tolerance_percent
     if not slow:
-        return Settings(leaf=leaf, goodput_percent=tolerance_percent or 3.0)
+        return Settings(leaf=leaf, goodput_percent=goodput_percent)
     return Settings(
         leaf=leaf,
         unit_mbit=4,
         requests=1000,
-        goodput_percent=tolerance_percent or 10.0,
+        goodput_percent=goodput_percent,
         seconds=6,
         ping_limit_ms=40.0,
         interval_ms=1000,
