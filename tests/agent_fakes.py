@@ -114,6 +114,7 @@ class FakeEngine:
     refuse_apply: Callable[[str], bool] = lambda _: False
     steer_failures: int = 0
     drift: tuple[FakeOperation, ...] = ()
+    classid: int = 0x5348_0010
     apply_s: float = 0.0
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _threads: set[int] = field(default_factory=set)
@@ -159,6 +160,11 @@ class FakeEngine:
     def runtime(self) -> Runtime:
         with self._call():
             return self.known
+
+    def classids(self) -> Mapping[str, int]:
+        with self._call():
+            assert self._gateway is not None
+            return {service.name: self.classid for service in self._gateway.services}
 
     def sweep(self) -> None:
         with self._call():

@@ -69,7 +69,7 @@ class Agent:
         down = frozenset(key for key, entry in known.items() if not entry.up)
         runtime = self._runtime(gateway, down)
         async with self._changing:
-            plan = await self._worker.call(self._engine.apply, gateway, runtime, text)
+            plan = await self._apply(gateway, runtime, text)
             self._adopt(gateway, text, runtime, down)
         self._report_apply(loaded, plan, name)
 
@@ -134,13 +134,19 @@ class Agent:
         async with self._changing:
             runtime = self._runtime(gateway, self._health.down())
             try:
-                plan = await self._worker.call(self._engine.apply, gateway, runtime, text)
+                plan = await self._apply(gateway, runtime, text)
             except Exception:
                 await self._restore()
                 raise
             self._adopt(gateway, text, runtime)
         self._report_apply(loaded, plan, name)
         return plan.operations
+
+    async def _apply(self, gateway: Gateway, runtime: Runtime, text: str) -> Plan:
+        """Every apply comes here, because each may give a class another number."""
+        plan = await self._worker.call(self._engine.apply, gateway, runtime, text)
+        self._health.use_classes(await self._worker.call(self._engine.classids))
+        return plan
 
     def _report_refusal(self, name: str, error: Exception) -> None:
         if not isinstance(error, ConfigError):
@@ -175,7 +181,7 @@ class Agent:
             return
         try:
             runtime = self._runtime(self._gateway, self._health.down())
-            await self._worker.call(self._engine.apply, self._gateway, runtime, self._text)
+            await self._apply(self._gateway, runtime, self._text)
         except Exception as error:  # noqa: BLE001 - the first error is what the caller must see
             reason = describe_error(error)
             self.events.add(
@@ -241,7 +247,7 @@ class Agent:
             if not plan.operations:
                 return
             self._report_drift(plan)
-            await self._worker.call(self._engine.apply, self._gateway, runtime, self._text)
+            await self._apply(self._gateway, runtime, self._text)
 
     def _report_drift(self, plan: Plan) -> None:
         first, *others = (operation.describe() for operation in plan.operations)

@@ -27,7 +27,7 @@ from shaper.kernel.compile import ProgramObject, compile_object, stored_object
 from shaper.kernel.flows import FlowTimeouts, sweep_flows
 from shaper.kernel.tables import DataPlaneTables
 from shaper.model import BackendRuntime, Gateway, Runtime, WeightMode
-from shaper.reconcile.desired import desired_tables
+from shaper.reconcile.desired import desired_tables, service_classids
 from shaper.reconcile.entries import BACKEND_UP, BackendEntry
 from shaper.reconcile.handles import Handles, backend_key
 from shaper.reconcile.operations import Operation, RemovePins, SetSysctl
@@ -144,6 +144,11 @@ class Engine:
                 return dict.fromkeys(numbers, 0)
             counters = tables.counters(numbers.values())
         return {name: counters[index].active_flows for name, index in numbers.items()}
+
+    def classids(self) -> Mapping[str, int]:
+        """Service -> tc class (major << 16 | minor) that it names; without those that name none."""
+        state = self._applied()
+        return service_classids(_gateway(state), state.handles)
 
     def runtime(self) -> Runtime:
         """Health and factors as the kernel has them, for whoever goes on from there.

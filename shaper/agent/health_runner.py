@@ -9,13 +9,14 @@ decides. That check ends at once where the host answers with a reset or an ICMP 
     blackholed: interval × fall + timeout + steering
 
 Checks are spread over the interval, so that hundreds of backends are not probed in the same
-millisecond. All of this runs on the event loop's thread and needs no lock.
+millisecond. Each is sent in the class of its service. All of this runs on the event loop's thread
+and needs no lock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from shaper.agent.ports import BackendKey
@@ -63,6 +64,7 @@ class HealthRunner:
         self._on_change = on_change
         self._probe = probe
         self._monitors: dict[BackendKey, _Monitor] = {}
+        self._classids: Mapping[str, int] = {}
 
     def configure(self, gateway: Gateway, down: frozenset[BackendKey] = frozenset()) -> None:
         """Checks the backends of `gateway` from now on.
@@ -81,6 +83,13 @@ class HealthRunner:
                 self._monitors[key] = monitor
                 phase_s = target.check.interval_ms / 1000 * position / len(wanted)
                 monitor.clock = asyncio.create_task(self._run(key, monitor, phase_s))
+
+    def use_classes(self, classids: Mapping[str, int]) -> None:
+        """Sends the checks of each service in its tc class from now on; of no class otherwise.
+
+        Running clocks and states are kept: a class that moved says nothing about a backend.
+        """
+        self._classids = dict(classids)
 
     def down(self) -> frozenset[BackendKey]:
         """The backends that the checks found down."""
@@ -108,7 +117,8 @@ class HealthRunner:
 
     async def _check(self, key: BackendKey, monitor: _Monitor) -> None:
         target = monitor.target
-        result: ProbeResult = await self._probe(target.address, target.port, target.check)
+        classid = self._classids.get(key[0], 0)
+        result: ProbeResult = await self._probe(target.address, target.port, target.check, classid)
         before = monitor.state
         monitor.state = observe(before, target.check, result.ok)
         if monitor.state.up != before.up:

@@ -4,6 +4,10 @@ A check never raises: whatever goes wrong is a `ProbeResult` with a reason that 
 timeout covers the whole exchange, from the first SYN to the status line. The HTTP exchange is h11
 over a plain socket instead of an HTTP client: no pool, no proxy from the environment, no redirect,
 no name look-up, and the answer's body is not read. One connection a check, closed afterwards.
+
+A check's packets come from the gateway's own stack and belong to no flow. Without a class of their
+own they would leave in the default class, and a busy default class would delay them until healthy
+backends seem dead. So the socket carries the class of its service: socket(7), SO_PRIORITY.
 """
 
 from __future__ import annotations
@@ -33,17 +37,23 @@ class ProbeResult:
     duration_ms: float
 
 
-Probe = Callable[[Address, int, HealthCheck], Awaitable[ProbeResult]]
-"""(backend address, port, check) -> result. The port is the check's own where it has one."""
+Probe = Callable[[Address, int, HealthCheck, int], Awaitable[ProbeResult]]
+"""(backend address, port, check, classid) -> result. The port is the check's own where it has one;
+classid 0: the packets belong to no class."""
 
 
-async def probe(address: Address, port: int, check: HealthCheck) -> ProbeResult:
-    """Runs one check to its end, or to its timeout. Never raises."""
+async def probe(address: Address, port: int, check: HealthCheck, classid: int = 0) -> ProbeResult:
+    """Runs one check to its end, or to its timeout. Never raises.
+
+    Args:
+        classid: tc class (major << 16 | minor) of the check's packets; 0: none. Any other needs
+            CAP_NET_ADMIN.
+    """
     started = time.monotonic()
     ok = False
     try:
         async with asyncio.timeout(check.timeout_ms / 1000):
-            ok, reason = await _exchange(address, port, check)
+            ok, reason = await _exchange(address, port, check, classid)
     except TimeoutError:
         reason = f"no answer within {check.timeout_ms} ms"
     except OSError as error:
@@ -55,10 +65,14 @@ async def probe(address: Address, port: int, check: HealthCheck) -> ProbeResult:
     return ProbeResult(ok, reason, (time.monotonic() - started) * 1000)
 
 
-async def _exchange(address: Address, port: int, check: HealthCheck) -> tuple[bool, str]:
+async def _exchange(
+    address: Address, port: int, check: HealthCheck, classid: int
+) -> tuple[bool, str]:
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
+        if classid:  # before the SYN, which has to carry it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, classid)
         await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
         if check.kind is HealthKind.TCP:
             return True, "connected"

@@ -128,6 +128,12 @@ def desired_tables(gateway: Gateway, runtime: Runtime, handles: Handles) -> Tabl
     return Tables(services, backends, classes, _classid(gateway, gateway.default_class, handles))
 
 
+def service_classids(gateway: Gateway, handles: Handles) -> dict[str, int]:
+    """The tc class of every service that names one; empty where nothing is shaped."""
+    classids = {s.name: _classid(gateway, s.class_name, handles) for s in gateway.services}
+    return {name: classid for name, classid in classids.items() if classid}
+
+
 def _state(runtime: Runtime, service: str, backend: str) -> BackendRuntime:
     return runtime.get((service, backend), BackendRuntime())
 

@@ -37,12 +37,16 @@ class Harness:
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.dead: set[str] = set()
+        self.probed_as: list[int] = []
         self.parser = FakeParser(
             checked=CHECKED, plain=PLAIN, odd=PLAIN, adaptive=ADAPTIVE, bigger=BIGGER
         )
         self.agent: Agent
 
-    async def probe(self, address: Address, _port: int, _check: HealthCheck) -> ProbeResult:
+    async def probe(
+        self, address: Address, _port: int, _check: HealthCheck, classid: int
+    ) -> ProbeResult:
+        self.probed_as.append(classid)
         alive = str(address) not in self.dead
         return ProbeResult(alive, "connected" if alive else "connection refused", 0.1)
 
@@ -85,6 +89,24 @@ def test_agent_applies_then_steers() -> None:
     assert harness.engine.applied == [("plain", everyone_up)]
     assert harness.last_steered() == everyone_up
     assert harness.messages() == ["gw.yaml applied, 2 changes"]
+
+
+def test_agent_checks_in_the_class_that_the_last_apply_made() -> None:
+    harness = Harness()
+
+    async def story() -> None:
+        await harness.until(lambda: len(harness.probed_as) > 3)
+        assert set(harness.probed_as) == {0x5348_0010}
+        harness.engine.classid = 0x5348_0011
+        await harness.agent.apply("checked", "gw.yaml")
+        seen = len(harness.probed_as)
+        await harness.until(lambda: len(harness.probed_as) > seen + 3)
+        assert set(harness.probed_as[seen:]) == {0x5348_0011}
+        harness.engine.classid = 0x5348_0012
+        harness.engine.drift = (FakeOperation("add a class"),)
+        await harness.until(lambda: harness.probed_as[-1] == 0x5348_0012)
+
+    harness.run("checked", story)
 
 
 def test_agent_reports_warnings_of_the_file() -> None:

@@ -26,9 +26,11 @@ class Backends:
         self.dead: set[int] = set()
         self.delay_s = 0.0
         self.asked: list[tuple[float, Address, int]] = []
+        self.classids: list[int] = []
 
-    async def probe(self, address: Address, port: int, _: HealthCheck) -> ProbeResult:
+    async def probe(self, address: Address, port: int, _: HealthCheck, classid: int) -> ProbeResult:
         self.asked.append((time.monotonic(), address, port))
+        self.classids.append(classid)
         await asyncio.sleep(self.delay_s)
         alive = int(str(address).rpartition(".")[2]) not in self.dead
         return ProbeResult(alive, "answered" if alive else "connection refused", 0.0)
@@ -226,6 +228,26 @@ def test_reload_without_checks_forgets_everything() -> None:
         assert len(harness.backends.asked) == seen
 
     drive(harness, story())
+
+
+def test_runner_checks_in_the_class_of_the_service_and_keeps_the_clock() -> None:
+    """The second check of a kept clock comes an interval after the first, in the new class."""
+    harness = Harness()
+    check = replace(CHECK, interval_ms=200)
+
+    async def story() -> None:
+        harness.runner.use_classes({"www": 0x5348_0010, "other": 0x5348_0099})
+        harness.runner.configure(make_gateway(make_service(count=1, check=check)))
+        await harness.until_asked(1)
+        harness.runner.use_classes({"www": 0x5348_0011})
+        await harness.until_asked(2)
+        harness.runner.use_classes({})
+        await harness.until_asked(3)
+
+    drive(harness, story())
+    assert harness.backends.classids == [0x5348_0010, 0x5348_0011, 0]
+    first, second, _ = harness.backends.times(1)
+    assert second - first > 0.15
 
 
 def test_targets_prefer_the_port_of_the_check() -> None:

@@ -167,6 +167,24 @@ def test_tcp_probe_works_over_ipv6() -> None:
     assert _probe(_silent, TCP, host="::1").ok
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("check", [TCP, HTTP])
+def test_probe_connects_with_the_class_of_its_service(
+    check: HealthCheck, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The priority is on the socket before it connects, so that the SYN carries it."""
+    seen: list[int] = []
+
+    async def connect(_: object, sock: socket.socket, _address: object) -> None:
+        seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY))
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", connect)
+    for classid in (0, 6):  # up to 6 needs no privilege
+        assert not asyncio.run(probe(ip_address(host), 9, check, classid)).ok
+    assert seen == [0, 6]
+
+
 def test_http_probe_skips_interim_answers() -> None:
     answer = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
     assert _probe(_answering(answer), HTTP).reason == "status 200"
