@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from shaper.agent.events import Event, EventKind, EventLog
 from shaper.agent.supervisor import Supervisor, Ticker, describe_error
 from shaper.agent.worker import Worker
+from shaper.config import ConfigError
 from shaper.errors import KernelError
 
 
@@ -148,3 +151,9 @@ def test_worker_passes_errors_on() -> None:
             worker.close()
 
     asyncio.run(run())
+
+
+def test_unit_does_not_restart_an_agent_whose_file_has_mistakes() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(Path(__file__).parents[2] / "docs" / "shaper.service")
+    assert unit["Service"]["RestartPreventExitStatus"] == str(ConfigError.exit_code)
