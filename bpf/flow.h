@@ -106,9 +106,13 @@ static __always_inline void flow_reopen(struct flow_key *key, const struct flow 
 	closing_map.delete(key);
 }
 
-static __always_inline void flow_touch(struct flow *flow, const struct packet *packet, __u64 now)
+/* At most once a second also a look whether its reply entry is still there. */
+static __always_inline void flow_touch(const struct flow_key *key, struct flow *flow,
+				       const struct target *target, const struct packet *packet,
+				       __u64 now)
 {
-	refresh(&flow->seen_ns, now);
+	if (refresh(&flow->seen_ns, now))
+		reply_keep(key, target->index, target->backend, now);
 	if (flow->state == FLOW_NEW && (packet->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK)
 		flow->state = FLOW_ESTABLISHED;
 }
@@ -145,7 +149,7 @@ static __always_inline struct target flow_follow(struct flow_key *key, const str
 	} else if (may_open && closing) {
 		flow_reopen(key, flow, now);
 	} else {
-		flow_touch(flow, packet, now);
+		flow_touch(key, flow, &target, packet, now);
 	}
 	return target;
 }

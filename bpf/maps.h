@@ -36,12 +36,13 @@ BPF_TABLE("array", __u32, struct timeouts, timeout_map, 1);
 /*
  * A flow is in exactly one of flow_map (counted in active_map) and closing_map (not counted). Who
  * deletes it from flow_map takes it out of the count: the delete succeeds once, on any kernel.
- * reply_map's entry lives as long as its flow; one that outlived it (evicted) may be taken over, and
- * so may that of a closing flow that is over: see reply.h.
+ * reply_map's entry lives as long as its flow. One that outlived it (the flow was evicted) is swept,
+ * and may be taken over before, as may that of a closing flow that is over: see reply.h. One that was
+ * evicted itself is made again by the next packet of the client: see flow_touch.
  */
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flow_map, MAX_FLOWS);
 BPF_TABLE("lru_hash", struct flow_key, struct flow, closing_map, MAX_CLOSING_FLOWS);
-BPF_TABLE("lru_hash", struct reply_key, struct reply, reply_map, MAX_FLOWS);
+BPF_TABLE("lru_hash", struct reply_key, struct reply, reply_map, MAX_REPLIES);
 
 /* Flows in flow_map, by backend. Only programs write it: user space never resets it. */
 BPF_TABLE("array", __u32, __u64, active_map, MAX_BACKENDS);

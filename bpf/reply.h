@@ -17,11 +17,16 @@
 /* After how long a client forgets a connection that only it has closed (Linux: tcp_fin_timeout). */
 #define HALF_CLOSED_NS 60000000000ULL
 
-/* `seen_ns` need not be exact, and a write per packet would make CPUs fight for the cache line. */
-static __always_inline void refresh(__u64 *seen_ns, __u64 now)
+/*
+ * Whether it was time. `seen_ns` need not be exact, and a write per packet would make CPUs fight for
+ * the cache line.
+ */
+static __always_inline int refresh(__u64 *seen_ns, __u64 now)
 {
-	if (now - *seen_ns > REFRESH_NS)
-		*seen_ns = now;
+	if (now - *seen_ns <= REFRESH_NS)
+		return 0;
+	*seen_ns = now;
+	return 1;
 }
 
 static __always_inline void address_copy(struct address *to, const struct address *from)
@@ -139,6 +144,24 @@ static __always_inline int claim_take(struct claim *claim, const struct flow_key
 			return -EEXIST;
 	}
 	return reply_map.update(&claim->key, &claim->reply);
+}
+
+/*
+ * Makes a flow's reply entry again where the LRU has evicted it: without one the backend's answers
+ * would leave untranslated for as long as the flow lives. What a living flow has instead stays.
+ */
+static __always_inline void reply_keep(const struct flow_key *key, __u32 index,
+				       const struct backend *backend, __u64 now)
+{
+	struct reply *reply;
+	struct claim claim;
+
+	claim_begin(&claim, key, now);
+	address_copy(&claim.key.backend, &backend->address);
+	claim.key.backend_port = backend->port;
+	reply = reply_map.lookup(&claim.key);
+	if (!reply || !reply_is_of(reply, key) || reply->backend != index)
+		claim_take(&claim, key, index, backend, now);
 }
 
 /* Removes the reply entry of a flow, unless it has become another flow's. */

@@ -19,6 +19,11 @@
 #define MAX_SLOTS (1 << 20) /* all schedule tables together, twice: see slot_map */
 #define MAX_FLOWS (1 << 18)
 #define MAX_CLOSING_FLOWS (1 << 16)
+/*
+ * Room for the reply entries of both maps 1.6 times: what is over is in the way only until the next
+ * sweep, and an LRU map evicts before it is quite full. 140 bytes each, 72 MiB together.
+ */
+#define MAX_REPLIES (1 << 19)
 
 /* enum scheduler: service.scheduler. The order is the contract with shaper/kernel/tables.py. */
 #define SCHED_ROUND_ROBIN 0
@@ -146,12 +151,16 @@ struct settings {
 struct timeouts {
 	__u64 syn; /* TCP, FLOW_NEW */
 	__u64 established; /* TCP, FLOW_ESTABLISHED */
-	__u64 closing; /* whatever is in closing_map */
+	__u64 closing; /* in closing_map, where one side has not closed */
+	__u64 over; /* in closing_map, where both have; also a reply entry without a flow */
 	__u64 udp;
 };
-_Static_assert(sizeof(struct timeouts) == 32, "timeouts");
+_Static_assert(sizeof(struct timeouts) == 40, "timeouts");
 
-/* flow_sweep's input "packet" is an array of struct flow_key, at most so many. */
+/*
+ * The input "packet" of flow_sweep is an array of struct flow_key, that of reply_sweep one of struct
+ * reply_key; at most so many.
+ */
 #define SWEEP_KEYS_MAX 16
 
 /* event_map: per CPU, what happened to packets that were for a service but got no backend. */

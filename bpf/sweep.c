@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Removes idle flows. Run by BPF_PROG_TEST_RUN only: user space reads the tables in batches, and
- * gives the keys of what looks idle as a "packet". A packet may have come since, so both sides'
- * times are read again here, and the delete that succeeds takes the flow out of the count.
+ * Removes idle flows, and replies that have none. Run by BPF_PROG_TEST_RUN only: user space reads
+ * the tables in batches, and gives the keys of what looks idle as a "packet". A packet may have come
+ * since, so everything is looked at again here.
  */
 #include <uapi/linux/bpf.h>
 #include "flow.h"
@@ -19,6 +19,12 @@ static __always_inline __u64 sweep_timeout(const struct timeouts *timeouts, __u8
 	if (protocol == IPPROTO_UDP)
 		return timeouts->udp;
 	return state == FLOW_NEW ? timeouts->syn : timeouts->established;
+}
+
+static __always_inline __u64 sweep_closing_timeout(const struct timeouts *timeouts,
+						   const struct flow *flow)
+{
+	return flow->client_closed & flow->backend_closed ? timeouts->over : timeouts->closing;
 }
 
 /* Whether nothing was heard of the backend either. */
@@ -39,15 +45,19 @@ static __always_inline int sweep_reply_idle(const struct flow_key *key, __u32 *i
 static __always_inline int sweep_flow(struct flow_key *key, const struct timeouts *timeouts,
 				      __u64 now)
 {
-	__u64 timeout_ns = timeouts->closing;
 	struct flow *flow = flow_map.lookup(key);
+	__u64 timeout_ns;
 	__u32 index;
 
-	if (flow)
+	if (flow) {
 		timeout_ns = sweep_timeout(timeouts, key->protocol, flow->state);
-	else
+	} else {
 		flow = closing_map.lookup(key);
-	if (!flow || !sweep_is_idle(flow->seen_ns, now, timeout_ns))
+		if (!flow)
+			return 0;
+		timeout_ns = sweep_closing_timeout(timeouts, flow);
+	}
+	if (!sweep_is_idle(flow->seen_ns, now, timeout_ns))
 		return 0;
 	index = flow->backend;
 	if (!sweep_reply_idle(key, &index, now, timeout_ns))
@@ -74,6 +84,49 @@ int flow_sweep(struct xdp_md *ctx)
 			break;
 		key = *next++;
 		removed += sweep_flow(&key, timeouts, now);
+	}
+	return removed;
+}
+
+/*
+ * An orphan's flow was evicted, or went to another backend. A young one may be a flow's in the making
+ * (flow_start), and one that the backend still uses may go on.
+ */
+static __always_inline int sweep_reply(struct reply_key *key, __u64 now, __u64 timeout_ns)
+{
+	struct reply *reply = reply_map.lookup(key);
+	struct flow_key owner;
+	struct flow *flow;
+
+	if (!reply || !sweep_is_idle(reply->seen_ns, now, timeout_ns))
+		return 0;
+	reply_owner(&owner, key, reply);
+	flow = flow_map.lookup(&owner);
+	if (!flow)
+		flow = closing_map.lookup(&owner);
+	if (flow && flow->backend == reply->backend)
+		return 0;
+	return !reply_map.delete(key);
+}
+
+/* Returns how many reply entries without a flow were removed. */
+int reply_sweep(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct reply_key *next = (void *)(long)ctx->data;
+	__u64 now = bpf_ktime_get_ns(), count;
+	__u32 zero = 0, removed = 0;
+	struct timeouts *timeouts = timeout_map.lookup(&zero);
+	struct reply_key key;
+
+	if (!timeouts)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (count = 0; count < SWEEP_KEYS_MAX; count++) {
+		if ((void *)(next + 1) > end)
+			break;
+		key = *next++;
+		removed += sweep_reply(&key, now, timeouts->over);
 	}
 	return removed;
 }

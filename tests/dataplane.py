@@ -207,14 +207,17 @@ class DataPlane:
             backend: the same flow as it goes to the backend.
         """
         name = "closing_map" if closing else "flow_map"
-        for table, key in (
-            (name, self.flow_key(ends, protocol)),
-            ("reply_map", self.reply_key(backend, protocol)),
-        ):
-            value = self._get(table, key)
-            assert value is not None
-            value.seen_ns -= by_ns
-            self._put(table, key, value)
+        self._age(name, self.flow_key(ends, protocol), by_ns)
+        self.age_reply(backend, protocol, by_ns=by_ns)
+
+    def age_reply(self, backend: Ends, protocol: int = TCP, *, by_ns: int) -> None:
+        self._age("reply_map", self.reply_key(backend, protocol), by_ns)
+
+    def _age(self, table: str, key: Any, by_ns: int) -> None:
+        value = self._get(table, key)
+        assert value is not None
+        value.seen_ns -= by_ns
+        self._put(table, key, value)
 
     def reply(self, backend: Ends, protocol: int = TCP) -> Any | None:
         return self._get("reply_map", self.reply_key(backend, protocol))

@@ -32,6 +32,7 @@ PROGRAMS: Final = {
     "classify_client": ProgramType.SCHED_CLS,
     "classify_backend": ProgramType.SCHED_CLS,
     "flow_sweep": ProgramType.XDP,
+    "reply_sweep": ProgramType.XDP,
 }
 """Entry points and their types; the names are those of the functions in bpf/."""
 
@@ -40,6 +41,7 @@ KERNEL_NAMES: Final = {
     "classify_client": "shaper_client",
     "classify_backend": "shaper_backend",
     "flow_sweep": "shaper_sweep",
+    "reply_sweep": "shaper_replies",
 }
 """What `bpftool prog` shows (15 characters at most): recognisable as ours."""
 

@@ -1,7 +1,7 @@
-"""Sweeping idle flows, and counting what the flow tables hold.
+"""Sweeping idle flows and replies without a flow, and counting what the flow tables hold.
 
 The tables are read in batches into arrays and filtered there; what looks idle goes by its keys to
-the program `flow_sweep`, which looks again and removes. Only the program sees both directions of a
+the programs of `bpf/sweep.c`, which look again and remove. Only a program sees both directions of a
 flow and a packet that came meanwhile.
 """
 
@@ -24,6 +24,8 @@ _NS: Final = 10**9
 _BATCH: Final = 16384
 _KEYS_PER_RUN: Final = 16
 """SWEEP_KEYS_MAX of bpf/shared.h."""
+_HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio, odd: multiplying spreads every bit upwards."""
 _FLOW_NEW: Final = 0
 """FLOW_NEW of bpf/shared.h."""
 
@@ -33,11 +35,14 @@ class FlowTimeouts:
     """Idle times, in nanoseconds, after which a flow is forgotten.
 
     RFC 5382 asks for 2 h 4 min or more for established TCP, RFC 4787 recommends 5 min for UDP.
+    `closing_ns` is for connections that one side has closed, `over_ns` for those that both have (or
+    one by RST), of which only repeated last packets may come, and for replies without a flow.
     """
 
     syn_ns: int = 60 * _NS
     established_ns: int = 7440 * _NS
     closing_ns: int = 120 * _NS
+    over_ns: int = 10 * _NS
     udp_ns: int = 300 * _NS
 
 
@@ -52,28 +57,37 @@ class FlowCounts:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """`seen` flows were looked at, `idle` went to the program, `removed` are gone."""
+    """`seen` flows were looked at, `idle` went to the program, `removed` are gone.
+
+    `orphans` are the replies without a flow that are gone.
+    """
 
     seen: int
     idle: int
     removed: int
+    orphans: int = 0
 
 
 def sweep_flows(loaded: Loaded, timeouts: FlowTimeouts) -> SweepResult:
-    """Removes every flow of which neither side was heard within its timeout.
+    """Removes every flow of which neither side was heard within its timeout, then the orphans.
 
     Raises:
         KernelError: a map cannot be read, or the program cannot be run.
     """
     _write_timeouts(loaded.maps["timeout_map"], timeouts)
     seen = idle = removed = 0
+    identities = []
     for name in ("flow_map", "closing_map"):
         for keys, flows in _batches(loaded.maps[name]):
-            expired = _expired(name == "closing_map", keys, flows, timeouts)
+            expired = keys[
+                _idle_ns(flows) > _timeouts_ns(name == "closing_map", keys, flows, timeouts)
+            ]
             seen += len(keys)
             idle += len(expired)
             removed += _remove(loaded.programs["flow_sweep"], expired)
-    return SweepResult(seen, idle, removed)
+            identities.append(_identities(keys, keys["service"], keys["service_port"], flows))
+    orphans = _sweep_replies(loaded, np.concatenate(identities), timeouts)
+    return SweepResult(seen, idle, removed, orphans)
 
 
 def count_flows(loaded: Loaded) -> FlowCounts:
@@ -107,20 +121,56 @@ def _batches(bpf_map: BpfMap) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         )
 
 
-def _expired(
-    closing: bool, keys: NDArray[Any], flows: NDArray[Any], timeouts: FlowTimeouts
-) -> NDArray[Any]:
-    """The keys of flows whose client was silent for long enough."""
+def _idle_ns(entries: NDArray[Any]) -> NDArray[np.int64]:
+    """For how long each flow's client, or each reply's backend, was silent."""
     now_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    idle_ns = now_ns - flows["seen_ns"].astype(np.int64)
+    result: NDArray[np.int64] = now_ns - entries["seen_ns"].astype(np.int64)
+    return result
+
+
+def _timeouts_ns(
+    closing: bool, keys: NDArray[Any], flows: NDArray[Any], timeouts: FlowTimeouts
+) -> NDArray[np.int64]:
+    """The timeout of each flow."""
+    if closing:
+        over = flows["client_closed"] & flows["backend_closed"]
+        return np.where(over, timeouts.over_ns, timeouts.closing_ns)
     tcp_ns = np.where(flows["state"] == _FLOW_NEW, timeouts.syn_ns, timeouts.established_ns)
-    open_ns = np.where(keys["protocol"] == IPPROTO_UDP, timeouts.udp_ns, tcp_ns)
-    result: NDArray[Any] = keys[idle_ns > (timeouts.closing_ns if closing else open_ns)]
+    return np.where(keys["protocol"] == IPPROTO_UDP, timeouts.udp_ns, tcp_ns)
+
+
+def _sweep_replies(loaded: Loaded, flows: NDArray[np.uint64], timeouts: FlowTimeouts) -> int:
+    """Removes replies, not heard for a while, of none of the `flows`; returns how many."""
+    removed = 0
+    known = np.append(np.sort(flows), np.uint64(0))  # so that every position below is in it
+    for keys, replies in _batches(loaded.maps["reply_map"]):
+        mine = _identities(keys, replies["address"], replies["port"], replies)
+        unknown = known[np.searchsorted(known[:-1], mine)] != mine
+        orphaned = keys[unknown & (_idle_ns(replies) > timeouts.over_ns)]
+        removed += _remove(loaded.programs["reply_sweep"], orphaned)
+    return removed
+
+
+def _identities(
+    keys: NDArray[Any], service: NDArray[Any], service_port: NDArray[Any], entries: NDArray[Any]
+) -> NDArray[np.uint64]:
+    """A hash of client, service and backend, the same for a flow and for its reply."""
+    client_port, service_port = (
+        part.astype(np.uint64) for part in (keys["client_port"], service_port)
+    )
+    words = [keys["client"]["word"], service["word"]]
+    columns = [part[:, index].astype(np.uint64) for part in words for index in range(4)]
+    columns.append(client_port << np.uint64(16) | service_port)
+    columns.append(keys["protocol"].astype(np.uint64) << np.uint64(32) | entries["backend"])
+    result = np.zeros(len(keys), np.uint64)
+    for column in columns:
+        result = (result ^ column) * _HASH_FACTOR
+        result ^= result >> np.uint64(32)
     return result
 
 
 def _remove(program: int, keys: NDArray[Any]) -> int:
-    """Gives the keys to flow_sweep, as many as fit one run; returns how many it removed."""
+    """Gives the keys to a program, as many as fit one run; returns how many it removed."""
     removed = 0
     for start in range(0, len(keys), _KEYS_PER_RUN):
         chunk = keys[start : start + _KEYS_PER_RUN]
@@ -133,6 +183,7 @@ def _write_timeouts(timeout_map: BpfMap, timeouts: FlowTimeouts) -> None:
         syn=timeouts.syn_ns,
         established=timeouts.established_ns,
         closing=timeouts.closing_ns,
+        over=timeouts.over_ns,
         udp=timeouts.udp_ns,
     )
     libbpf.map_update(timeout_map.fd, ctypes.c_uint32(0), value)

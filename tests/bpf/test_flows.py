@@ -31,6 +31,7 @@ ENDS = Ends("192.0.2.7", 40000, "198.51.100.10", 80)
 ENDS6 = Ends("2001:db8:1::7", 40000, "2001:db8:2::10", 80)
 BACKENDS = [("203.0.113.11", 8080), ("203.0.113.12", 8081), ("203.0.113.13", 8082)]
 BACKENDS6 = [("2001:db8:3::11", 8080), ("2001:db8:3::12", 8081)]
+SECOND_NS = 10**9
 
 
 def to_backend(plane: DataPlane, data: bytes) -> tuple[int, bytes]:
@@ -295,3 +296,45 @@ def test_a_reply_of_no_flow_is_untouched(service: DataPlane) -> None:
     data = packets.tcp(ENDS.to(*BACKENDS[0]).reversed(), "SA")
     out = service.send(data)
     assert (out.verdict, out.data, out.priority) == (TC_UNSPEC, data, 0)
+
+
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
+@pytest.mark.parametrize(
+    ("ends", "backend"), [(ENDS, BACKENDS[0]), (ENDS6, BACKENDS6[0])], ids=["ipv4", "ipv6"]
+)
+def test_a_lost_reply_is_made_again_by_a_packet_of_the_client(
+    service: DataPlane, ends: Ends, backend: tuple[str, int], closing: bool
+) -> None:
+    """At most a second later: until then the answers pass as they are."""
+    there = opened(service, ends, backend)
+    if closing:
+        service.receive(packets.tcp(ends, "FA"))
+    before = service.reply(there)
+    service.age(ends, there, by_ns=2 * SECOND_NS, closing=closing)
+    service.forget_reply(there)
+    assert service.send(packets.tcp(there.reversed(), "A")).data == packets.tcp(
+        there.reversed(), "A"
+    )
+    assert service.receive(packets.tcp(ends, "A")).data == packets.tcp(there, "A")
+    assert service.send(packets.tcp(there.reversed(), "A")).data == packets.tcp(
+        ends.reversed(), "A"
+    )
+    after = service.reply(there)
+    assert before is not None
+    assert after is not None
+    assert (after.backend, after.service) == (before.backend, before.service)
+
+
+def test_a_reply_that_another_living_flow_has_now_is_left_to_it(service: DataPlane) -> None:
+    """Two services share the backend; the second one came while the first one's entry was lost."""
+    there = opened(service)
+    service.age(ENDS, there, by_ns=2 * SECOND_NS)
+    service.forget_reply(there)
+    service.backend(5, *BACKENDS[0], service=3)
+    service.service("198.51.100.30", 80, [(5, 1)], service_id=3)
+    other = Ends(ENDS.source, ENDS.source_port, "198.51.100.30", 80)
+    opened(service, other)
+    service.receive(packets.tcp(ENDS, "A"))
+    assert service.send(packets.tcp(there.reversed(), "A")).data == packets.tcp(
+        other.reversed(), "A"
+    )
