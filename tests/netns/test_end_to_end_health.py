@@ -125,7 +125,11 @@ def shaped_agent(lab: Lab) -> Iterator[Agent]:
     """Once it has found the link addresses of all backends: asking for them is traffic of the
     default class."""
     with lab.gateway.agent(lab.write_config(_shaped_config(lab))) as running:
-        wait_until(lambda: _neighbours(lab) == 2 * len(EQUAL), what="all backends to be found")
+        wait_until(
+            lambda: _neighbours(lab) == 2 * len(EQUAL),
+            timeout_s=20,
+            what="all backends to be found",
+        )
         yield running
     lab.gateway.must_shaper("down")
 
@@ -199,7 +203,9 @@ def test_unreachable_backend_is_out_in_time(lab: Lab, agent: Agent) -> None:
     """Nobody answers, so the last check ends by its timeout: interval × fall + timeout."""
     lab.write_config(_config(lab, "http", EQUAL, SILENT_TIMEOUT_MS))
     agent.reload()
-    wait_until(lambda: agent.log.read_text().count(" applied, ") == 2, what="the reload")
+    wait_until(
+        lambda: agent.log.read_text().count(" applied, ") == 2, timeout_s=20, what="the reload"
+    )
     running = start_load(
         lab.client, ADDRESS, PORT, duration_s=LOAD_BOUND_S, rate_per_s=RATE_PER_S, concurrency=400
     )
