@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from shaper.balance.schedule import Schedule, ScheduleEntry, build_schedule
 from shaper.model import (
+    MAX_SERVICES,
     Address,
     Backend,
     BackendRuntime,
@@ -35,6 +37,9 @@ SLOT_BUDGET = 1 << 19
 Shared equally by the services, whose ports have one schedule in common. Even with the most services
 that is 1,024 each, enough for the most backends of a service.
 """
+
+_cached_schedule = lru_cache(maxsize=MAX_SERVICES)(build_schedule)
+"""One backend's change leaves the tables of all other services as they were."""
 
 _FEATURES = {
     Scheduler.ROUND_ROBIN: "WITH_ROUND_ROBIN",
@@ -163,7 +168,7 @@ def _schedule(service: Service, runtime: Runtime, handles: Handles, budget: int)
             index = handles.backends[backend_key(service, backend)]
             name = f"{backend.address}:{backend.port}"
             entries.append(ScheduleEntry(name, index, weight_milli))
-    return build_schedule(service.scheduler, tuple(entries), budget)
+    return _cached_schedule(service.scheduler, tuple(entries), budget)
 
 
 def _weight_milli(backend: Backend, state: BackendRuntime) -> int:
