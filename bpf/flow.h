@@ -47,22 +47,69 @@ static __always_inline struct backend *flow_backend(const struct flow *flow)
 	return backend && backend->port && backend->service == flow->service ? backend : NULL;
 }
 
-/* Forgets a flow, open or closing. `index` is not copied: see "Traps met" in README.md. */
-static __always_inline void flow_remove(struct flow_key *key, __u32 *index)
+/*
+ * Whether the caller is the one to end a flow of flow_map: to count it and to delete it. By the time
+ * of a delete another CPU may have ended this flow and begun a new one under its key, even in the
+ * same memory. So `begun_ns`, read when the flow was found, tells which one is meant, and only one
+ * takes it away.
+ */
+static __always_inline int flow_claim(struct flow *flow, __u64 begun_ns)
+{
+#ifdef WITH_ATOMIC_FETCH
+	return begun_ns && __sync_val_compare_and_swap(&flow->begun_ns, begun_ns, 0) == begun_ns;
+#else
+	return 1;
+#endif
+}
+
+/*
+ * Deletes a flow that was claimed. 0: it leaves the count. Without fetching atomics everybody has
+ * claimed it, and the delete that succeeds is the one that counts, whosoever flow it meets.
+ */
+static __always_inline int flow_delete(struct flow_key *key)
+{
+#ifdef WITH_ATOMIC_FETCH
+	flow_map.delete(key); /* may fail: the LRU was faster, but it does not count */
+	return 0;
+#else
+	return flow_map.delete(key);
+#endif
+}
+
+static __always_inline int flow_is_ending(const struct flow *flow)
+{
+	return !flow->begun_ns;
+}
+
+/* Forgets what is known of a flow by its backend: the reply entry, and what is in closing_map. */
+static __always_inline void flow_forget(struct flow_key *key, __u32 *index)
 {
 	struct backend *backend = backend_map.lookup(index);
 
 	if (backend)
 		reply_remove(key, backend);
-	if (!flow_map.delete(key))
-		count_closed(index);
 	closing_map.delete(key);
 }
 
 /*
+ * Removes a flow of flow_map, or of closing_map (`closing`), unless another CPU does; returns
+ * whether. `index` is not copied: see "Traps met" in README.md.
+ */
+static __always_inline int flow_remove(struct flow_key *key, struct flow *flow, __u64 begun_ns,
+				       int closing, __u32 *index)
+{
+	if (!closing && !flow_claim(flow, begun_ns))
+		return 0;
+	flow_forget(key, index);
+	if (!closing && !flow_delete(key))
+		count_closed(index);
+	return 1;
+}
+
+/*
  * A FIN or RST; the first one of either side ends the flow's time in flow_map. The copy comes first,
- * so that no packet finds the flow in neither map; both sides may close at once, but only one of
- * them makes the copy, and only one deletes.
+ * so that no packet finds the flow in neither map. Both sides may close at once, but only one of them
+ * makes the copy, and only one deletes and counts.
  */
 static __always_inline void flow_close(struct flow_key *key, int by_client, __u8 tcp_flags,
 				       __u64 now)
@@ -83,7 +130,7 @@ static __always_inline void flow_close(struct flow_key *key, int by_client, __u8
 		closing->client_closed = 1;
 	if (!by_client || (tcp_flags & TCP_RST))
 		closing->backend_closed = 1;
-	if (flow && !flow_map.delete(key))
+	if (flow && flow_claim(flow, copy.begun_ns) && !flow_delete(key))
 		count_closed(&copy.backend);
 }
 
@@ -99,6 +146,7 @@ static __always_inline void flow_reopen(struct flow_key *key, const struct flow 
 		.seen_ns = now,
 		.backend = closing->backend,
 		.service = closing->service,
+		.begun_ns = now,
 	};
 
 	if (!flow_map.insert(key, &flow))
@@ -134,6 +182,7 @@ static __always_inline struct target flow_follow(struct flow_key *key, const str
 	struct target target = {};
 	struct flow *flow = flow_map.lookup(key);
 	int may_open = flow_opens(packet), closing = 0;
+	__u64 begun_ns;
 
 	if (!flow && packet->protocol == IPPROTO_TCP) {
 		flow = closing_map.lookup(key);
@@ -141,10 +190,11 @@ static __always_inline struct target flow_follow(struct flow_key *key, const str
 	}
 	if (!flow)
 		return target;
+	begun_ns = flow->begun_ns;
 	target.backend = flow_backend(flow);
 	target.index = flow->backend;
 	if (!target.backend || (may_open && !flow_keeps(flow, target.backend, closing))) {
-		flow_remove(key, &target.index);
+		flow_remove(key, flow, begun_ns, closing, &target.index);
 		target.backend = NULL;
 	} else if (may_open && closing) {
 		flow_reopen(key, flow, now);
@@ -195,7 +245,8 @@ static __always_inline struct target flow_candidate(const struct flow_key *key,
 
 /*
  * Enters a flow whose reply entry exists. Where another CPU was faster with the same flow, its
- * choice holds. `backend` NULL in the result: the table takes no more.
+ * choice holds. `backend` NULL in the result: the table takes no more, or another CPU is just about
+ * to delete an older flow, so that the packet will have to be sent again.
  */
 static __always_inline struct target flow_insert(struct flow_key *key, struct target target,
 						 __u32 state, __u64 now)
@@ -205,6 +256,7 @@ static __always_inline struct target flow_insert(struct flow_key *key, struct ta
 		.backend = target.index,
 		.service = target.backend->service,
 		.state = state,
+		.begun_ns = now,
 	};
 	struct flow *other;
 
@@ -214,6 +266,8 @@ static __always_inline struct target flow_insert(struct flow_key *key, struct ta
 		return target;
 	}
 	other = flow_map.lookup(key);
+	if (other && flow_is_ending(other))
+		other = NULL;
 	if (other && other->backend == target.index)
 		return target;
 	reply_remove(key, target.backend);

@@ -34,8 +34,8 @@ BPF_TABLE("array", __u32, struct settings, settings_map, 1);
 BPF_TABLE("array", __u32, struct timeouts, timeout_map, 1);
 
 /*
- * A flow is in exactly one of flow_map (counted in active_map) and closing_map (not counted). Who
- * deletes it from flow_map takes it out of the count: the delete succeeds once, on any kernel.
+ * A flow is in exactly one of flow_map (counted in active_map) and closing_map (not counted). One
+ * packet, or the sweep, ends it: deletes it from flow_map and takes it out of the count (flow_claim).
  * reply_map's entry lives as long as its flow. One that outlived it (the flow was evicted) is swept,
  * and may be taken over before, as may that of a closing flow that is over: see reply.h. One that was
  * evicted itself is made again by the next packet of the client: see flow_touch.

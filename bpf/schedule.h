@@ -43,6 +43,8 @@ static __always_inline int sched_round_robin(const struct service *service)
 #endif
 
 #ifdef WITH_LEAST_CONNECTIONS
+#define LOAD_MAX ((1ULL << 32) - 1)
+
 /* All ones where a < b, else 0; both below 2^63. */
 static __always_inline __u64 sched_is_less(__u64 a, __u64 b)
 {
@@ -58,14 +60,25 @@ static __always_inline __u64 sched_choose(__u64 mask, __u64 yes, __u64 no)
 }
 
 /*
- * The least (active + 1) / weight, compared by cross-multiplication: active is below 2^18, weight
- * below 2^20, and what the first slot is compared with is worse than anything. The loop counter is
+ * active + 1, from 1 to 2^32 - 1. A count below zero is an error of the count (it is then 0), and so
+ * is one beyond what flow_map holds (2^18).
+ */
+static __always_inline __u64 sched_load(__u64 active)
+{
+	active &= ~(__u64)((__s64)active >> 63);
+	return sched_choose(sched_is_less(active, LOAD_MAX), active + 1, LOAD_MAX);
+}
+
+/*
+ * The least (active + 1) / weight, compared by cross-multiplication. A weight is at most 2,000,000
+ * (1000 in thousandths, doubled by steering), below 2^21; so products are below 2^54, and 2^32 / 1,
+ * which the first slot is compared with, is worse than anything. The loop counter is
  * 64 bits wide, because verifiers before 5.16 forget the value of a 32-bit spill and then see no
  * end of the loop.
  */
 static __always_inline int sched_least_connections(const struct service *service)
 {
-	__u64 step, load, less, best = MAX_SLOTS, best_load = 1ULL << 40, best_weight = 1;
+	__u64 step, load, less, best = MAX_SLOTS, best_load = LOAD_MAX + 1, best_weight = 1;
 	__u32 id = service->id, start, position, index;
 	__u64 *cursor = cursor_map.lookup(&id), *active;
 	struct slot *slot;
@@ -85,7 +98,7 @@ static __always_inline int sched_least_connections(const struct service *service
 		active = active_map.lookup(&index);
 		if (!active)
 			break;
-		load = *active + 1;
+		load = sched_load(*active);
 		less = sched_is_less(load * best_weight, best_load * slot->weight);
 		best = sched_choose(less, position, best);
 		best_load = sched_choose(less, load, best_load);

@@ -107,8 +107,9 @@ struct flow {
 	__u8 client_closed; /* in closing_map: which sides sent FIN; a RST closes both */
 	__u8 backend_closed;
 	__u16 pad;
+	__u64 begun_ns; /* CLOCK_MONOTONIC; in flow_map 0 once somebody has claimed to end it */
 };
-_Static_assert(sizeof(struct flow) == 24, "flow");
+_Static_assert(sizeof(struct flow) == 32, "flow");
 
 /* The backend's side of the same flow: what the routed packet looks like in both directions. */
 struct reply_key {

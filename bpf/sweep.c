@@ -46,7 +46,8 @@ static __always_inline int sweep_flow(struct flow_key *key, const struct timeout
 				      __u64 now)
 {
 	struct flow *flow = flow_map.lookup(key);
-	__u64 timeout_ns;
+	__u64 timeout_ns, begun_ns;
+	int closing = !flow;
 	__u32 index;
 
 	if (flow) {
@@ -57,13 +58,13 @@ static __always_inline int sweep_flow(struct flow_key *key, const struct timeout
 			return 0;
 		timeout_ns = sweep_closing_timeout(timeouts, flow);
 	}
+	begun_ns = flow->begun_ns;
+	index = flow->backend;
 	if (!sweep_is_idle(flow->seen_ns, now, timeout_ns))
 		return 0;
-	index = flow->backend;
 	if (!sweep_reply_idle(key, &index, now, timeout_ns))
 		return 0;
-	flow_remove(key, &index);
-	return 1;
+	return flow_remove(key, flow, begun_ns, closing, &index);
 }
 
 /* Returns how many flows were removed. */

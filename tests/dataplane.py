@@ -194,6 +194,18 @@ class DataPlane:
         """Takes an entry out of flow_map as an eviction does: nothing else learns of it."""
         libbpf.map_delete(self._map("flow_map").fd, self.flow_key(ends, protocol))
 
+    def claim(self, ends: Ends, protocol: int = TCP) -> None:
+        """Makes the flow look as if another CPU were just about to delete it."""
+        key = self.flow_key(ends, protocol)
+        value = self._get("flow_map", key)
+        assert value is not None
+        value.begun_ns = 0
+        self._put("flow_map", key, value)
+
+    def set_active(self, index: int, flows: int) -> None:
+        """Makes the count wrong."""
+        self._put("active_map", ctypes.c_uint32(index), ctypes.c_uint64(flows))
+
     def forget_reply(self, backend: Ends, protocol: int = TCP) -> None:
         """The same for reply_map."""
         libbpf.map_delete(self._map("reply_map").fd, self.reply_key(backend, protocol))
