@@ -10,15 +10,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 
 from shaper.errors import KernelError
-from shaper.kernel.links import Link, netlink_errors
+from shaper.kernel.links import Link
+from shaper.kernel.netlink import RouteSocket, netlink_errors
 
 EGRESS: Final = 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)
 INGRESS: Final = 0xFFFFFFF2
@@ -60,25 +59,8 @@ class Filters:
     others: bool
 
 
-class Attachments:
-    """A netlink socket in the network namespace of the calling thread."""
-
-    def __init__(self) -> None:
-        self._route = IPRoute()
-
-    def close(self) -> None:
-        self._route.close()
-
-    def __enter__(self) -> Attachments:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+class Attachments(RouteSocket):
+    """Programs on devices, in the network namespace of the calling thread."""
 
     def qdiscs(self) -> Iterator[tuple[int, str, int]]:
         """Every qdisc of the namespace: (device index, kind, handle)."""

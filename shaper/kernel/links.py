@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from types import TracebackType
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from shaper.errors import KernelError
+from shaper.kernel.netlink import RouteSocket, netlink_errors
 from shaper.model import Address
 
 IFA_F_NODAD = 0x02
 _FOREVER = 0xFFFFFFFF
 _ARPHRD_ETHER = 1
-
-
-@contextmanager
-def netlink_errors(doing: str, hint: str = "", ignore: tuple[int, ...] = ()) -> Iterator[None]:
-    """Turns pyroute2's error into a `KernelError` that begins with `doing`.
-
-    Args:
-        ignore: errnos that mean that it is done already.
-    """
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code not in ignore:
-            raise KernelError(f"{doing}: {error.args[1]}", hint) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +32,8 @@ class Link:
     xdp_mode: str
 
 
-class Links:
-    """A netlink socket in the network namespace of the calling thread."""
-
-    def __init__(self) -> None:
-        self._route = IPRoute()
-
-    def close(self) -> None:
-        self._route.close()
-
-    def __enter__(self) -> Links:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+class Links(RouteSocket):
+    """Links and their addresses, in the network namespace of the calling thread."""
 
     def names(self) -> dict[int, str]:
         """Every device of the namespace: index -> name."""

@@ -11,10 +11,8 @@ import errno
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
-from pyroute2 import IPRoute
 from pyroute2.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -37,6 +35,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shaper.errors import KernelError
 from shaper.kernel import qdisc_probe
+from shaper.kernel.netlink import RouteSocket
 from shaper.kernel.tc_codec import (
     QueueStatistics,
     decode_class,
@@ -119,29 +118,15 @@ class _Queue:
     statistics: QueueStatistics
 
 
-class TrafficControl:
-    """A netlink socket in the network namespace of the calling thread."""
+class TrafficControl(RouteSocket):
+    """Qdiscs and classes, in the network namespace of the calling thread."""
 
     def __init__(self) -> None:
-        self._route = IPRoute()
+        super().__init__()
         # nlm_request() reads this, and pyroute2 0.9 sets it for other sockets than IPRoute only
         self._route.status["nlm_generator"] = False
         for kind in (RTM_NEWQDISC, RTM_NEWTCLASS):
             self._route.marshal.msg_map[kind] = _Message
-
-    def close(self) -> None:
-        self._route.close()
-
-    def __enter__(self) -> TrafficControl:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def leaf_kinds(self) -> frozenset[str]:
         """Kernel kinds that may serve as leaf, found out once per process by trying."""
