@@ -51,8 +51,10 @@ static __always_inline void count_opened(__u32 backend)
 
 static __always_inline void count_closed(__u32 *backend)
 {
-	__u64 *active = active_map.lookup(backend);
+	__u64 *active = active_map.lookup(backend), *ended = ended_map.lookup(backend);
 
+	if (ended) /* first, so that who reads it last misses no change of `active` */
+		__sync_fetch_and_add(ended, 1);
 	if (active)
 		__sync_fetch_and_add(active, -1);
 }

@@ -44,8 +44,12 @@ BPF_TABLE("lru_hash", struct flow_key, struct flow, flow_map, MAX_FLOWS);
 BPF_TABLE("lru_hash", struct flow_key, struct flow, closing_map, MAX_CLOSING_FLOWS);
 BPF_TABLE("lru_hash", struct reply_key, struct reply, reply_map, MAX_REPLIES);
 
-/* Flows in flow_map, by backend. Only programs write it: user space never resets it. */
+/*
+ * Flows in flow_map, by backend, and how many ended since (evicted ones not). Only programs write
+ * them: user space never resets them.
+ */
 BPF_TABLE("array", __u32, __u64, active_map, MAX_BACKENDS);
+BPF_TABLE("array", __u32, __u64, ended_map, MAX_BACKENDS);
 BPF_TABLE("percpu_array", __u32, struct backend_counters, counter_map, MAX_BACKENDS);
 BPF_TABLE("percpu_array", __u32, __u64, event_map, EVENT_COUNT);
 

@@ -160,9 +160,16 @@ _Static_assert(sizeof(struct timeouts) == 40, "timeouts");
 
 /*
  * The input "packet" of flow_sweep is an array of struct flow_key, that of reply_sweep one of struct
- * reply_key; at most so many.
+ * reply_key, that of active_correct one of struct correction; at most so many.
  */
 #define SWEEP_KEYS_MAX 16
+
+/* What is to be added to a backend's count in active_map. In no map: Python writes two numbers. */
+struct correction {
+	__u64 backend;
+	__s64 flows;
+};
+_Static_assert(sizeof(struct correction) == 16, "correction");
 
 /* event_map: per CPU, what happened to packets that were for a service but got no backend. */
 #define EVENT_UNAVAILABLE 0 /* no backend takes new flows */

@@ -131,3 +131,29 @@ int reply_sweep(struct xdp_md *ctx)
 	}
 	return removed;
 }
+
+/*
+ * Puts counts right that missed evictions. User space knows how far they are off, but a packet may
+ * count meanwhile, so only an atomic addition will do. Returns how many counts were corrected.
+ */
+int active_correct(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct correction *next = (void *)(long)ctx->data;
+	__u64 count, *active;
+	__u32 index, corrected = 0;
+
+#pragma clang loop unroll(disable)
+	for (count = 0; count < SWEEP_KEYS_MAX; count++) {
+		if ((void *)(next + 1) > end)
+			break;
+		index = next->backend;
+		active = active_map.lookup(&index);
+		if (active) {
+			__sync_fetch_and_add(active, next->flows);
+			corrected++;
+		}
+		next++;
+	}
+	return corrected;
+}

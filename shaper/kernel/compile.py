@@ -33,6 +33,7 @@ PROGRAMS: Final = {
     "classify_backend": ProgramType.SCHED_CLS,
     "flow_sweep": ProgramType.XDP,
     "reply_sweep": ProgramType.XDP,
+    "active_correct": ProgramType.XDP,
 }
 """Entry points and their types; the names are those of the functions in bpf/."""
 
@@ -42,6 +43,7 @@ KERNEL_NAMES: Final = {
     "classify_backend": "shaper_backend",
     "flow_sweep": "shaper_sweep",
     "reply_sweep": "shaper_replies",
+    "active_correct": "shaper_correct",
 }
 """What `bpftool prog` shows (15 characters at most): recognisable as ours."""
 
