@@ -55,7 +55,7 @@ def make_settings(leaf: str, *, slow: bool, tolerance_percent: float | None) -> 
         return Settings(leaf=leaf, goodput_percent=goodput_percent)
     return Settings(
         leaf=leaf,
-        unit_mbit=4,
+        unit_mbit=2,
         requests=1000,
         goodput_percent=goodput_percent,
         seconds=6,
