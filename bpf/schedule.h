@@ -43,8 +43,6 @@ static __always_inline int sched_round_robin(const struct service *service)
 #endif
 
 #ifdef WITH_LEAST_CONNECTIONS
-#define LOAD_MAX ((1ULL << 32) - 1)
-
 /* All ones where a < b, else 0; both below 2^63. */
 static __always_inline __u64 sched_is_less(__u64 a, __u64 b)
 {
@@ -59,26 +57,26 @@ static __always_inline __u64 sched_choose(__u64 mask, __u64 yes, __u64 no)
 	return no ^ ((yes ^ no) & mask);
 }
 
-/*
- * active + 1, from 1 to 2^32 - 1. A count below zero is an error of the count (it is then 0), and so
- * is one beyond what flow_map holds (2^18).
- */
+/* active + 1; a count below zero is an error of the count, and is taken for zero. */
 static __always_inline __u64 sched_load(__u64 active)
 {
-	active &= ~(__u64)((__s64)active >> 63);
-	return sched_choose(sched_is_less(active, LOAD_MAX), active + 1, LOAD_MAX);
+	__u64 below = (__s64)active >> 63;
+
+	asm volatile("" : "+r"(below)); /* as in sched_is_less */
+	return (active & ~below) + 1;
 }
 
 /*
  * The least (active + 1) / weight, compared by cross-multiplication. A weight is at most 2,000,000
- * (1000 in thousandths, doubled by steering), below 2^21; so products are below 2^54, and 2^32 / 1,
- * which the first slot is compared with, is worse than anything. The loop counter is
+ * (1000 in thousandths, doubled by steering), below 2^21, and a count is below 2^40, even if a flood
+ * evicts a million flows a second and no sweep corrects it for ten days. So products are below 2^61,
+ * and 2^40 / 1, which the first slot is compared with, is worse than anything. The loop counter is
  * 64 bits wide, because verifiers before 5.16 forget the value of a 32-bit spill and then see no
  * end of the loop.
  */
 static __always_inline int sched_least_connections(const struct service *service)
 {
-	__u64 step, load, less, best = MAX_SLOTS, best_load = LOAD_MAX + 1, best_weight = 1;
+	__u64 step, load, less, best = MAX_SLOTS, best_load = 1ULL << 40, best_weight = 1;
 	__u32 id = service->id, start, position, index;
 	__u64 *cursor = cursor_map.lookup(&id), *active;
 	struct slot *slot;
