@@ -36,7 +36,9 @@ IMAGE_SIZE = "3G"
 MAKE_DISK = ("/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal")
 WORK_LABEL = "shaper-work"
 TESTS = ("tests/bpf", "tests/netns", "tests/vm")
-DEMO_OPTIONS = ("--slow", "--leaf", "fq_codel", "--tolerance", "20")  # emulation is uneven
+# While its host is busy an emulated machine's timers are late, and HTB does not catch up on more
+# than a burst (1 ms): the figures here tell right from wrong, not how exact shaping is.
+DEMO_OPTIONS = ("--slow", "--leaf", "fq_codel", "--tolerance", "30")
 OBJECT_DAYS = 7
 STOP_S = 30
 
