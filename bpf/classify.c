@@ -10,6 +10,9 @@
 #include "restore.h"
 
 #define HANDLE_MAJOR 0x5348
+#define NEXTHDR_ICMPV6 58
+#define ND_ROUTER_SOLICITATION 133 /* include/net/ndisc.h is not a UAPI header */
+#define ND_REDIRECT 137
 #define PULL_MAX 256 /* all headers of any packet that a balanced flow has */
 
 /* Headers of an skb may lie outside its linear part, where programs cannot read them. */
@@ -35,13 +38,33 @@ static __always_inline __u32 default_class(void)
 	return settings ? settings->default_class : 0;
 }
 
-/* Packets of no flow keep a class of this tree that somebody else gave them. */
+/* ARP and IPv6's neighbour discovery (RFC 4861): without them nothing else gets anywhere. */
+static __always_inline int skb_finds_neighbour(struct __sk_buff *skb)
+{
+	const __u32 network = ETH_HLEN, transport = ETH_HLEN + sizeof(struct ipv6hdr);
+	__u8 next, type;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return 1;
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) ||
+	    bpf_skb_load_bytes(skb, network + offsetof(struct ipv6hdr, nexthdr), &next,
+			       sizeof(next)) ||
+	    next != NEXTHDR_ICMPV6 || bpf_skb_load_bytes(skb, transport, &type, sizeof(type)))
+		return 0;
+	return type >= ND_ROUTER_SOLICITATION && type <= ND_REDIRECT;
+}
+
+/*
+ * Packets of no flow keep a class of this tree that somebody else gave them. Neighbours are found
+ * past all classes, through the queue that HTB has for packets that name the root itself
+ * (htb_classify(): HTB_DIRECT), so that a full default class does not make hosts unreachable.
+ */
 static __always_inline int skb_unknown(struct __sk_buff *skb)
 {
 	__u32 class = default_class();
 
 	if (class && skb->priority >> 16 != HANDLE_MAJOR)
-		skb->priority = class;
+		skb->priority = skb_finds_neighbour(skb) ? HANDLE_MAJOR << 16 : class;
 	return TC_ACT_UNSPEC;
 }
 

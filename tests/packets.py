@@ -14,6 +14,10 @@ from typing import Any, Final
 
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP, IPOption_Timestamp
 from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RS,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -222,6 +226,34 @@ def wrong_version(ends: Ends) -> bytes:
 
 
 Builder = Callable[[Ends], bytes]
+
+
+def _icmpv6(ends: Ends, message: Packet) -> bytes:
+    ethernet = Ether(src=MAC["src"], dst=MAC["dst"])
+    return bytes(ethernet / IPv6(src=ends.source, dst=ends.destination, hlim=255) / message)
+
+
+def neighbour_solicitation(ends: Ends) -> bytes:
+    return _icmpv6(ends, ICMPv6ND_NS(tgt=ends.destination))
+
+
+def neighbour_advertisement(ends: Ends) -> bytes:
+    return _icmpv6(ends, ICMPv6ND_NA(tgt=ends.source))
+
+
+def router_solicitation(ends: Ends) -> bytes:
+    return _icmpv6(ends, ICMPv6ND_RS())
+
+
+def ping6(ends: Ends) -> bytes:
+    return _icmpv6(ends, ICMPv6EchoRequest())
+
+
+NEIGHBOUR_DISCOVERY: Final[tuple[Builder, ...]] = (
+    neighbour_solicitation,
+    neighbour_advertisement,
+    router_solicitation,
+)
 
 TRANSLATED: Final[dict[str, Builder]] = {
     "tcp": tcp,

@@ -88,10 +88,19 @@ def test_packets_that_are_not_for_the_service_are_untouched(
     data = build(ends)
     run = service.receive(data)
     assert (run.verdict, run.data) == (XDP_PASS, data)
+    priority = 0x53480000 if build is packets.arp else 0x53480002
     for program in ("classify_client", "classify_backend"):
         out = service.send(data, program=program)
-        assert (out.verdict, out.data, out.priority) == (TC_UNSPEC, data, 0x53480002)
+        assert (out.verdict, out.data, out.priority) == (TC_UNSPEC, data, priority)
     assert [service.active(index) for index in (0, 1)] == [0, 0]
+
+
+@pytest.mark.parametrize("message", packets.NEIGHBOUR_DISCOVERY, ids=lambda build: build.__name__)
+def test_neighbours_are_found_past_all_classes(service: DataPlane, message: Builder) -> None:
+    """By HTB's direct queue; a ping is of the default class."""
+    for build, priority in ((message, 0x53480000), (packets.ping6, 0x53480002)):
+        out = service.send(build(IPV6), program="classify_backend")
+        assert (out.verdict, out.data, out.priority) == (TC_UNSPEC, build(IPV6), priority)
 
 
 @pytest.mark.parametrize(("ends", "backend", "build"), TRANSLATED)
