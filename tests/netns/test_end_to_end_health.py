@@ -122,21 +122,9 @@ def _class(status: dict[str, Any], name: str, interface: str) -> dict[str, Any]:
 
 @pytest.fixture
 def shaped_agent(lab: Lab) -> Iterator[Agent]:
-    """Once it has found the link addresses of all backends: asking for them is traffic of the
-    default class."""
     with lab.gateway.agent(lab.write_config(_shaped_config(lab))) as running:
-        wait_until(
-            lambda: _neighbours(lab) == 2 * len(EQUAL),
-            timeout_s=20,
-            what="all backends to be found",
-        )
         yield running
     lab.gateway.must_shaper("down")
-
-
-def _neighbours(lab: Lab) -> int:
-    lines = lab.gateway.namespace.run(["ip", "neighbour", "show", "dev", "lan0"]).splitlines()
-    return sum("REACHABLE" in line for line in lines if not line.startswith("fe80:"))
 
 
 def _backend(status: dict[str, Any], name: str) -> dict[str, Any]:
