@@ -17,6 +17,8 @@ class Settings:
         share_percent: how far a round-robin share may be off, relative to what was asked.
         maglev_points: how far a maglev share may be off, in percentage points.
         goodput_percent: how far a goodput may be off, relative.
+        streams: connections that fill a class. Many, where the machine stands still now and then:
+            fq_codel takes that for a standing queue and drops, and one alone would halve its rate.
         interval_ms, fall, grace_ms: a dead backend gets no new flow after interval × fall + grace.
     """
 
@@ -27,6 +29,7 @@ class Settings:
     maglev_points: float = 2.0
     goodput_percent: float = 3.0
     seconds: int = 4
+    streams: int = 1
     ping_limit_ms: float = 15.0
     interval_ms: int = 200
     rise: int = 2
@@ -60,6 +63,7 @@ def make_settings(leaf: str, *, slow: bool, tolerance_percent: float | None) -> 
         maglev_points=4.0,  # chance alone moves a share of so few by one point
         goodput_percent=goodput_percent,
         seconds=6,
+        streams=8,
         ping_limit_ms=40.0,
         interval_ms=1000,
         grace_ms=1000,

@@ -106,7 +106,12 @@ def queue_rows(lab: Lab, settings: Settings) -> list[Row]:
 
 def _stream(lab: Lab, name: str, settings: Settings) -> RunningIperf:
     return start_iperf(
-        lab.client, STREAM_ADDRESSES[name], IPERF_PORT, seconds=settings.seconds, omit=_OMIT_S
+        lab.client,
+        STREAM_ADDRESSES[name],
+        IPERF_PORT,
+        seconds=settings.seconds,
+        omit=_OMIT_S,
+        streams=settings.streams,
     )
 
 
