@@ -90,7 +90,9 @@ def test_a_second_instance_in_the_namespace_is_refused(
     shaper: Shaper, config: Path, gateway: Namespace, instance: Instance
 ) -> None:
     shaper("apply", config)
-    other = gateway.run(*SHAPER, f"{instance.name}-b", "apply", config, check=False)
+    second = Instance(f"{instance.name}-b")
+    other = gateway.run(*SHAPER, second.name, "apply", config, check=False)
+    second.lock.unlink()
     assert other.returncode == 1
     assert f"instance {instance.name} is applied in this network namespace" in other.stderr
     assert shaper("plan", config, "--exit-code") == ""
